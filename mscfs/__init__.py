@@ -1,0 +1,1 @@
+"""mscfs: object storage with its replicas, as a directory and as a Python library."""

@@ -1,0 +1,55 @@
+"""Where mscfs keeps its own files: state, cache and runtime directories, all 0700 (contract L5)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def state_directory() -> Path:
+    """What must survive: journals and staging files. `STATE_DIRECTORY` under systemd, else XDG."""
+    return _directory("STATE_DIRECTORY", "XDG_STATE_HOME", Path("~/.local/state"))
+
+
+def cache_directory() -> Path:
+    """What may be thrown away: the chunk cache. `CACHE_DIRECTORY` under systemd, else XDG."""
+    return _directory("CACHE_DIRECTORY", "XDG_CACHE_HOME", Path("~/.cache"))
+
+
+def runtime_directory() -> Path:
+    """What lives as long as a mount: control sockets. `RUNTIME_DIRECTORY` under systemd, else XDG."""
+    if os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR"):
+        return _directory("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", Path())
+    if os.geteuid() == 0:
+        return private(Path("/run/mscfs"))
+    return private(Path(tempfile.gettempdir()) / f"mscfs-{os.geteuid()}")
+
+
+def private(path: Path) -> Path:
+    """Make a directory that only its owner may enter; an existing one must be ours.
+
+    Raises PermissionError when somebody else owns it (a squatter in a shared temporary directory).
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to uid {status.st_uid}, not to us: remove it or choose another directory")
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def digest(*parts: str) -> str:
+    """Sixteen hex digits that stand for some strings in file names."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _directory(systemd_variable: str, xdg_variable: str, home: Path) -> Path:
+    # systemd may list several directories separated by ':'; ours is the first.
+    given = os.environ.get(systemd_variable, "").split(":")[0]
+    if given:
+        return private(Path(given))
+    base = os.environ.get(xdg_variable)
+    return private((Path(base) if base else home.expanduser()) / "mscfs")

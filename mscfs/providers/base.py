@@ -1,0 +1,258 @@
+"""The one interface of everything that holds objects.
+
+S3, GCS, Azure, a directory and memory implement it; the retrying provider and the replica manager are
+instances of it too, so one contract suite tests them all (`tests/providers/contract.py`).
+
+All methods block and may be called from any thread. A provider must keep working in a forked child: clients
+and connection pools are made lazily and keyed by process id.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mscfs.errors import IntegrityError, UnsupportedError
+from mscfs.types import ByteRange, ObjectMetadata, Version
+
+MARKER_SUFFIX = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store can promise. A caller asks before it relies on one; a provider that lacks one says so here."""
+
+    conditional_put: bool = True
+    """`put(expected=…)` is atomic across hosts."""
+    exclusive_create: bool = True
+    """`put(if_absent=True)` is atomic across hosts."""
+    server_side_copy: bool = True
+    real_directories: bool = False
+    """Directories exist by themselves (`file`); object stores use marker objects."""
+    posix_attributes: bool = False
+    """`set_posix_attributes` keeps mode, owner and times (`file`)."""
+    binary_keys: bool = False
+    """Keys that are not UTF-8 (surrogate-escaped in str) round-trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The room of a store, in bytes and in files, as statfs(2) wants it."""
+
+    total_bytes: int
+    free_bytes: int
+    available_bytes: int
+    total_files: int
+    free_files: int
+
+
+class ObjectReader(ABC):
+    """An answer to `get`: the object's metadata at once, its bytes while they arrive.
+
+    Iterating gives pieces of at most a few MiB, in order, exactly `byte_range.size` bytes in all; an answer that
+    ends early raises IntegrityError, so a short read can never pass for a whole one. Iterate once, then close.
+    """
+
+    def __init__(self, metadata: ObjectMetadata, byte_range: ByteRange, *, source: str) -> None:
+        self.metadata = metadata
+        """Of the whole object, not of the range."""
+        self.byte_range = byte_range
+        """The range that is delivered, clipped to the object."""
+        self.source = source
+        """The profile that serves it."""
+
+    @abstractmethod
+    def _pieces(self) -> Iterator[bytes | memoryview]:
+        """The bytes as the store delivers them."""
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        missing = self.byte_range.size
+        for piece in self._pieces():
+            missing -= len(piece)
+            if missing < 0:
+                break
+            yield piece
+        if missing:
+            ended = "early" if missing > 0 else "late"
+            raise IntegrityError(
+                f"the answer ended {ended}: {self.byte_range.size} bytes were promised",
+                store=self.source,
+                key=self.metadata.key,
+            )
+
+    def read_all(self) -> bytes:
+        """All bytes of the range, in memory."""
+        return b"".join(self)
+
+    def close(self) -> None:  # noqa: B027 - most answers hold nothing
+        """Give the connection back; unread bytes are abandoned."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+Source = bytes | memoryview | Path | ObjectReader
+"""What can be put: bytes in memory, a local file, or another store's answer (streamed, bounded memory)."""
+
+
+def source_size(source: Source) -> int:
+    """The number of bytes a source will deliver."""
+    if isinstance(source, ObjectReader):
+        return source.byte_range.size
+    if isinstance(source, Path):
+        return source.stat().st_size
+    return len(source)
+
+
+class MultipartUpload(ABC):
+    """An object that is sent in parts and appears as a whole, or not at all."""
+
+    @abstractmethod
+    def put_part(self, number: int, data: bytes | memoryview) -> None:
+        """Send part `number` (from 1). Parts may be sent in any order and from several threads."""
+
+    @abstractmethod
+    def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
+        """Make the object appear; conditions as in `StorageProvider.put`."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Throw the parts away; the key keeps its old content. Harmless after `complete`."""
+
+
+class StorageProvider(ABC):
+    """One place that holds objects. Keys are relative to the profile's `base_path`.
+
+    Errors: every method raises subclasses of `mscfs.errors.StorageError` only. A call that was interrupted (a
+    crash, a lost connection) has either happened whole or not at all.
+    """
+
+    profile: str
+    """The name used in messages, status and metrics."""
+    identity: str
+    """URL-like, free of secrets, equal for the same place: `s3://endpoint/bucket/prefix`. Part of cache keys."""
+    capabilities: Capabilities
+
+    @abstractmethod
+    def get(
+        self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None
+    ) -> ObjectReader:
+        """Open an object for reading.
+
+        With `expected`, the answer is of that version or VersionMismatchError is raised (decided by the store
+        where it has preconditions, never by a HEAD before). NotFoundError for a missing key. A range that
+        starts at or behind the end gives an empty answer.
+        """
+
+    @abstractmethod
+    def head(self, key: str) -> ObjectMetadata:
+        """The metadata of one object, user metadata included. NotFoundError for a missing key or a directory."""
+
+    @abstractmethod
+    def put(
+        self,
+        key: str,
+        source: Source,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        expected: Version | None = None,
+    ) -> ObjectMetadata:
+        """Store a whole object, atomically: a reader sees the old content or the new, never a part (W3).
+
+        `if_absent`: AlreadyExistsError when the key exists. `expected`: VersionMismatchError when the key's
+        current version is another one or the key is gone. Large sources go in parts; a failure leaves no part.
+        """
+
+    @abstractmethod
+    def start_upload(
+        self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
+    ) -> MultipartUpload:
+        """Begin an upload in parts (each but the last at least 5 MiB, at most 10,000)."""
+
+    @abstractmethod
+    def copy(
+        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+    ) -> ObjectMetadata:
+        """Copy inside the store, on the server, user metadata included; returns the target's metadata.
+
+        `expected` is the version the source must have.
+        """
+
+    @abstractmethod
+    def delete(self, key: str, *, expected: Version | None = None) -> None:
+        """Remove one object; a key that is already gone is no error.
+
+        With `expected`: VersionMismatchError when the key holds another version. Stores without conditional
+        delete compare just before deleting.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
+        """All objects whose key starts with `prefix`, in UTF-8 byte order, streamed page by page.
+
+        Directory markers are given with type `directory` and a key that ends in `/`; real directories are not.
+        """
+
+    @abstractmethod
+    def list_directory(self, directory: str = "") -> Iterator[ObjectMetadata]:
+        """The entries directly in a directory (`""` or a key that ends in `/`), streamed page by page.
+
+        Sub-directories have type `directory` and keys that end in `/`; each name once. The directory's own
+        marker is left out. A missing directory gives nothing (`has_directory` tells).
+        """
+
+    @abstractmethod
+    def has_directory(self, directory: str) -> bool:
+        """Whether a directory (a key that ends in `/`) exists: a marker, any key below it, or a real directory."""
+
+    @abstractmethod
+    def make_directory(self, directory: str) -> None:
+        """Write the marker object, or make the directory. Existing is no error."""
+
+    @abstractmethod
+    def remove_directory(self, directory: str) -> None:
+        """Remove the marker or the directory; DirectoryNotEmptyError when something is below it."""
+
+    @abstractmethod
+    def set_metadata(
+        self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None
+    ) -> ObjectMetadata:
+        """Replace an object's user metadata without moving its bytes. May change the tag; the result has the new one."""
+
+    @abstractmethod
+    def probe(self) -> None:
+        """One cheap request that fails when the store is down, missing or refuses us."""
+
+    def make_symlink(self, key: str, target: str) -> ObjectMetadata:
+        """Store a symbolic link. Never followed by mscfs itself."""
+        raise UnsupportedError("this store cannot hold symbolic links", store=self.profile, key=key)
+
+    def set_posix_attributes(
+        self,
+        key: str,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        modified_ns: int | None = None,
+    ) -> ObjectMetadata:
+        """Keep attributes with the object or directory (capability `posix_attributes`)."""
+        raise UnsupportedError("this store keeps no file attributes", store=self.profile, key=key)
+
+    def space(self) -> Space | None:
+        """Room of the store; None where it has no bound worth telling."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - most providers hold nothing
+        """Give up connections. The provider may not be used afterwards."""
