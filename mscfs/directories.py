@@ -35,7 +35,7 @@ def private(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.stat()
     if status.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to uid {status.st_uid}, not to us: remove it or choose another directory")
+        raise PermissionError(f"{path} belongs to uid {status.st_uid}, not to us: choose another directory")
     if status.st_mode & 0o077:
         path.chmod(0o700)
     return path

@@ -1,0 +1,1 @@
+"""The persistent chunk cache on disk."""

@@ -1,0 +1,1 @@
+"""The synchronous library. No trio here."""

@@ -1,0 +1,1 @@
+"""The shared configuration format: finding, reading and checking it."""

@@ -1,0 +1,1 @@
+"""Storage providers: one SDK each, imported only when used."""

@@ -143,9 +143,7 @@ class StorageProvider(ABC):
     capabilities: Capabilities
 
     @abstractmethod
-    def get(
-        self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None
-    ) -> ObjectReader:
+    def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         """Open an object for reading.
 
         With `expected`, the answer is of that version or VersionMismatchError is raised (decided by the store
@@ -225,10 +223,8 @@ class StorageProvider(ABC):
         """Remove the marker or the directory; DirectoryNotEmptyError when something is below it."""
 
     @abstractmethod
-    def set_metadata(
-        self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None
-    ) -> ObjectMetadata:
-        """Replace an object's user metadata without moving its bytes. May change the tag; the result has the new one."""
+    def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
+        """Replace an object's user metadata without moving its bytes. The tag may change: see the result."""
 
     @abstractmethod
     def probe(self) -> None:

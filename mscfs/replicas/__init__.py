@@ -1,0 +1,1 @@
+"""Replicas: read order, freshness, fail-over, back-fill and replication."""

@@ -1,0 +1,1 @@
+"""Status, the control socket and the list of mounts."""

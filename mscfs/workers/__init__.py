@@ -1,0 +1,1 @@
+"""Worker processes that move bytes, and the trio side that talks to them."""
