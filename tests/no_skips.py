@@ -1,0 +1,44 @@
+"""A pytest plugin for continuous integration: a skipped test is a failure, unless its reason is one of `ALLOWED`.
+
+On a Linux machine with /dev/fuse every test has to run; a test that quietly stopped running proves nothing. Loaded
+by `.ci/run` with `-p no_skips`. A person without, say, Node.js runs plain `pytest` and sees ordinary skips.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+ALLOWED = (
+    # A contract test of something that this one store cannot do by nature, e.g. conditional puts of a directory.
+    "capability:",
+)
+
+_refused: list[tuple[str, str]] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _judge(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _judge(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _refused and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, reason in _refused:
+        terminalreporter.write_line(f"SKIPPED BUT HAD TO RUN: {name}: {reason}", red=True)
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # For a skip, longrepr is (file, line, "Skipped: reason").
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith(ALLOWED):
+        _refused.append((report.nodeid, reason))
