@@ -409,9 +409,11 @@ def is_alive(token: str | None) -> bool:
 def _start_time(pid: int) -> str:
     # Field 22 of /proc/PID/stat, counted behind the command name, which may hold spaces (proc(5)).
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    # A zombie has ended; in a container nobody may ever collect it.
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def _blob(key: str) -> bytes:
