@@ -70,7 +70,7 @@ class StorageError(MscfsError, OSError):
             self.filename = key
 
     def __str__(self) -> str:
-        where = f"{self.store}:{self.key}" if self.store else self.key
+        where = ":".join(part for part in (self.store, self.key) if part)
         return f"{where}: {self.message}" if where else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
