@@ -1,0 +1,99 @@
+"""The status document of a mount: what `mscfs status --json` prints, in these words and units."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class MountState(enum.StrEnum):
+    """How a mount is."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    """The primary is down: reads come from replicas, writes fail at close()."""
+    STOPPING = "stopping"
+    UNRESPONSIVE = "unresponsive"
+    """The daemon runs and does not answer its control socket."""
+
+
+class StoreState(enum.StrEnum):
+    """How a store is, seen from this mount."""
+
+    HEALTHY = "healthy"
+    DOWN = "down"
+    """It failed repeatedly and is left alone between trials."""
+
+
+class PrimaryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The primary."""
+
+    profile: str
+    state: StoreState = StoreState.HEALTHY
+    hits: int = 0
+    bytes_read: int = 0
+    errors: int = 0
+    last_error: str = ""
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica. `hits` are reads it answered; `pending` are journal entries that wait for it."""
+
+    profile: str
+    read_priority: int
+    read_only: bool = False
+    state: StoreState = StoreState.HEALTHY
+    hits: int = 0
+    bytes_read: int = 0
+    errors: int = 0
+    pending: int = 0
+    pending_bytes: int = 0
+    oldest_pending_seconds: float = 0.0
+    last_error: str = ""
+
+
+class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The chunk cache. Sizes in bytes; it is shared by the mounts of a node, its counters are this mount's."""
+
+    bytes: int = 0
+    limit: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+
+
+class StagingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Files that programs write and that are not on the primary yet."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The replication journal: entries of every kind that wait, and what recovery kept for a person to decide."""
+
+    pending: int = 0
+    kept: int = 0
+
+
+class MountStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One mount. Times in seconds; `started` since the epoch. Counters are since the mount started."""
+
+    profile: str
+    mountpoint: str
+    pid: int
+    state: MountState
+    primary: PrimaryStatus
+    replicas: list[ReplicaStatus] = []
+    cache: CacheStatus = CacheStatus()
+    staging: StagingStatus = StagingStatus()
+    journal: JournalStatus = JournalStatus()
+    version: str = ""
+    read_only: bool = False
+    started: float = 0.0
+    uptime: float = 0.0
+    skipped_keys: int = 0
+    """Keys that cannot be paths and were left out of listings (contract N2)."""
+    conflicts: int = 0
+    """Keys that are a file and a directory at once (contract N2)."""
