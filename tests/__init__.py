@@ -1,0 +1,1 @@
+"""The tests of mscfs; they mirror its packages."""

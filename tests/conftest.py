@@ -1,0 +1,37 @@
+"""Fixtures of all tests. Those of servers live in `tests.emulators` and are listed here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.providers.contract")
+
+pytest_plugins: list[str] = []
+
+_LEAKING_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR", "MSC_", "MSCFS_")
+_SYSTEMD_DIRECTORIES = ("STATE_DIRECTORY", "CACHE_DIRECTORY", "RUNTIME_DIRECTORY")
+
+
+@pytest.fixture(autouse=True)
+def isolated_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for every test: no state, configuration or credentials of the machine leak in or out."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(_LEAKING_PREFIXES) or name in _SYSTEMD_DIRECTORIES:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    for variable, directory in (
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("XDG_RUNTIME_DIR", "run"),
+    ):
+        (home / directory).mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(home / directory))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(home / "etc"))
+    # The SDKs would otherwise ask the metadata service of a cloud machine, and wait for it.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return home
