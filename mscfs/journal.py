@@ -17,11 +17,13 @@ back-fill wishes, which a crash of the machine may lose: the next read makes the
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +140,9 @@ class Journal:
         self._clock = clock
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._pid = 0
         self._durable = True
+        with _fork_lock:
+            _journals.add(self)
 
     # -- wishes -------------------------------------------------------------------------------------------------
 
@@ -334,7 +337,7 @@ class Journal:
     def close(self) -> None:
         """Close this process's connection; the next call opens a new one."""
         with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
@@ -366,9 +369,8 @@ class Journal:
                 raise self._explain(error) from error
 
     def _connect(self) -> sqlite3.Connection:
-        if self._connection is not None and self._pid == os.getpid():
+        if self._connection is not None:
             return self._connection
-        # A connection inherited through fork is neither used nor closed: closing would drop the parent's locks.
         existed = self.path.exists()
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         if not existed:
@@ -384,13 +386,52 @@ class Journal:
             )
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._connection, self._pid, self._durable = connection, os.getpid(), True
+        self._connection, self._durable = connection, True
         return connection
+
+    def _pause_for_fork(self) -> None:
+        self._lock.acquire()
+
+    def _resume_after_fork(self, *, in_child: bool) -> None:
+        if in_child and self._connection is not None:
+            # Neither used nor closed here: the file and its locks are the parent's.
+            _inherited.append(self._connection)
+            self._connection = None
+        self._lock.release()
 
     def _explain(self, error: sqlite3.Error) -> StorageError:
         if "full" in str(error):
             return NoSpaceError(f"no room for the journal {self.path}: {error}")
         return StoreUnavailableError(f"the journal {self.path} cannot be used: {error}")
+
+
+# SQLite must not be inside a call while its process forks: the child would wait for ever for locks, of this module or
+# of SQLite's own, that a thread held which the child does not have.
+_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+_inherited: list[sqlite3.Connection] = []
+_fork_lock = threading.Lock()
+_paused: list[Journal] = []
+
+
+def _before_fork() -> None:
+    _fork_lock.acquire()
+    _paused.extend(_journals)
+    for journal in _paused:
+        journal._pause_for_fork()  # noqa: SLF001 - the module's own class
+
+
+def _after_fork(*, in_child: bool) -> None:
+    for journal in _paused:
+        journal._resume_after_fork(in_child=in_child)  # noqa: SLF001 - the module's own class
+    _paused.clear()
+    _fork_lock.release()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=functools.partial(_after_fork, in_child=False),
+    after_in_child=functools.partial(_after_fork, in_child=True),
+)
 
 
 def process_token() -> str:

@@ -7,6 +7,7 @@ Writes, copies and deletes go to the primary; the wishes to replicate are on dis
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ TRIES_PER_SOURCE = 3
 ReadConsistency = Literal["primary", "replica"]
 Answer = TypeVar("Answer")
 WishSink = Callable[[Sequence[Wish]], None]
+
+logger = logging.getLogger(__name__)
 
 
 class ReplicaManager(StorageProvider):
@@ -58,6 +61,8 @@ class ReplicaManager(StorageProvider):
         self.capabilities = primary.provider.capabilities
         self._consistency = read_consistency
         self._record_back_fill = record_back_fill or self._wish
+        self.on_wish: Callable[[], None] = _nobody_waits
+        """Called after wishes went to the journal: whoever carries them out wakes up."""
 
     @property
     def primary(self) -> StorageProvider:
@@ -171,7 +176,7 @@ class ReplicaManager(StorageProvider):
         return reader
 
     def _present_version(self, key: str) -> Version | None:
-        if self._consistency == "replica":
+        if self._consistency == "replica" or not self.replicas:
             return None
         try:
             return self._ask_primary(key).version
@@ -368,15 +373,25 @@ class ReplicaManager(StorageProvider):
 
     def _back_fill(self, key: str, profiles: Sequence[str], size: int) -> None:
         wishes = self.back_fill_wishes(key, profiles, size)
-        if wishes:
+        if not wishes:
+            return
+        try:
             self._record_back_fill(wishes)
+        except StorageError as error:
+            # A full disk here is no reason to refuse a read: the next one makes the wish again.
+            logger.warning("a back-fill could not be recorded: %s", error)
 
     def _replicate(self, written: ObjectMetadata) -> None:
         self._wish(self.replication_wishes(written.key, written.content_length))
 
     def _wish(self, wishes: Sequence[Wish]) -> None:
-        if self.journal is not None:
+        if wishes and self.journal is not None:
             self.journal.wish(wishes)
+            self.on_wish()
+
+
+def _nobody_waits() -> None:
+    """The wishes stay in the journal until somebody looks."""
 
 
 def _begun(replica: Replica, begin: Callable[[StorageProvider], Iterator[ObjectMetadata]]) -> Iterator[ObjectMetadata]:
