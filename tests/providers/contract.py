@@ -389,7 +389,7 @@ class WriteContract:
         assert keys(provider.list()) == []
 
     def test_missing_local_file_is_an_error_and_leaves_nothing(self, provider: StorageProvider, tmp_path: Path) -> None:
-        with pytest.raises(OSError, match="absent"):
+        with pytest.raises(StorageError, match="absent"):
             provider.put("k", tmp_path / "absent")
         assert not exists(provider, "k")
 
