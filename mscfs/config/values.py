@@ -107,7 +107,7 @@ class ProfileConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration. `profiles` holds every profile of the file, used or not."""
+    """A whole configuration. Profiles are looked up with `load.find_profile`, which knows the unusable ones."""
 
     profiles: Mapping[str, ProfileConfig]
     cache: CacheConfig | None = None
@@ -116,3 +116,7 @@ class Config:
     opentelemetry: Mapping[str, Any] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
     """The files it was read from, the main one first."""
+    warnings: tuple[str, ...] = ()
+    """One line each; no secrets."""
+    unusable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Profiles that cannot be used, and why, one line each: these are not in `profiles`."""
