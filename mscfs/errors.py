@@ -4,6 +4,7 @@
     ├── ConfigError                 the configuration cannot be used (exit 78)
     ├── UsageError                  a command was called wrongly (exit 64)
     ├── MountError                  a mount cannot start, stop or be found
+    ├── SyncError                   some objects could not be brought to some replicas
     └── StorageError (OSError)      a store, or the file system above it, said no
         ├── NotFoundError           ENOENT   no such key                        (FileNotFoundError)
         ├── AlreadyExistsError      EEXIST   the key must be new and is not     (FileExistsError)
@@ -29,13 +30,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import ClassVar
 
 
 class MscfsError(Exception):
     """Base of all errors; `exit_code` is what the command line ends with (sysexits.h where one fits)."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ConfigError(MscfsError, ValueError):
@@ -52,6 +54,25 @@ class UsageError(MscfsError, ValueError):
 
 class MountError(MscfsError):
     """A mount cannot start, stop or be found."""
+
+
+class SyncError(MscfsError):
+    """Some objects could not be brought to some replicas; everything else was done.
+
+    `failures` are (profile, key, reason), the first ones when there are very many, and `failed` their number.
+    `result` is what was done all the same.
+    """
+
+    def __init__(self, failures: Sequence[tuple[str, str, str]], failed: int, result: object) -> None:
+        super().__init__(failures, failed, result)
+        self.failures = tuple(failures)
+        self.failed = failed
+        self.result = result
+
+    def __str__(self) -> str:
+        shown = [": ".join(part for part in failure if part) for failure in self.failures[:3]]
+        rest = [f"and {self.failed - 3} more"] if self.failed > 3 else []
+        return f"{self.failed} failed: " + "; ".join([*shown, *rest])
 
 
 class StorageError(MscfsError, OSError):

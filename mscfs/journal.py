@@ -159,15 +159,10 @@ class Journal:
         self, limit: int, *, replicas: Iterable[str] | None = None, even_if_not_due: bool = False
     ) -> list[ClaimedWish]:
         """Take up to `limit` due wishes, oldest first, for this process; of the named replicas only, if given."""
-        now = self._clock()
-        names = None if replicas is None else list(replicas)
-        where = "owner IS NULL" + ("" if even_if_not_due else " AND due <= :now")
-        parameters: dict[str, object] = {"now": now, "limit": limit, "owner": process_token()}
-        if names is not None:
-            where += " AND replica IN (" + ",".join(f":r{i}" for i in range(len(names))) + ")"
-            parameters.update({f"r{i}": name for i, name in enumerate(names)})
-        # Only parameter names are put together here, never values.
-        query = f"SELECT replica, key, kind, size, serial, attempts FROM wishes WHERE {where} ORDER BY due LIMIT :limit"  # noqa: S608
+        condition, parameters = _of_replicas(replicas)
+        where = "owner IS NULL" + ("" if even_if_not_due else " AND due <= :now") + condition
+        query = f"SELECT replica, key, kind, size, serial, attempts FROM wishes WHERE {where} ORDER BY due LIMIT :limit"  # noqa: S608 - see _of_replicas
+        parameters.update(now=self._clock(), limit=limit)
         with self._transaction(durable=False) as connection:
             rows = connection.execute(query, parameters).fetchall()
             connection.executemany(
@@ -218,10 +213,15 @@ class Journal:
                 released += connection.execute("UPDATE wishes SET owner = NULL WHERE owner = ?", (owner,)).rowcount
         return released
 
-    def next_due(self) -> float | None:
-        """Seconds until the next wish is due (0 when one is); None when there is none to take."""
+    def next_due(self, *, replicas: Iterable[str] | None = None) -> float | None:
+        """Seconds until the next wish is due (0 when one is); None when there is none to take.
+
+        Of the named replicas only, if given.
+        """
+        condition, parameters = _of_replicas(replicas)
+        query = f"SELECT MIN(due) FROM wishes WHERE owner IS NULL{condition}"  # noqa: S608 - see _of_replicas
         with self._transaction(durable=False) as connection:
-            due = connection.execute("SELECT MIN(due) FROM wishes WHERE owner IS NULL").fetchone()[0]
+            due = connection.execute(query, parameters).fetchone()[0]
         return None if due is None else max(0.0, due - self._clock())
 
     def lag(self) -> dict[str, Lag]:
@@ -455,6 +455,14 @@ def _start_time(pid: int) -> str:
         return ""
     # A zombie has ended; in a container nobody may ever collect it.
     return "" if fields[0] == "Z" else fields[19]
+
+
+def _of_replicas(names: Iterable[str] | None) -> tuple[str, dict[str, object]]:
+    """A condition and its parameters. Only parameter names are put together here, never values."""
+    if names is None:
+        return "", {}
+    parameters: dict[str, object] = {f"r{index}": name for index, name in enumerate(names)}
+    return " AND replica IN (" + ",".join(f":{name}" for name in parameters) + ")", parameters
 
 
 def _blob(key: str) -> bytes:
