@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mscfs.errors import IntegrityError, UnsupportedError
-from mscfs.types import ByteRange, ObjectMetadata, Version
+from mscfs.errors import IntegrityError, NotFoundError, UnsupportedError
+from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
 
 MARKER_SUFFIX = "/"
 
@@ -187,6 +187,18 @@ class StorageProvider(ABC):
         `expected` is the version the source must have.
         """
 
+    def rename(
+        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+    ) -> ObjectMetadata:
+        """Give an object another key, replacing what is there; returns the target's metadata.
+
+        Here a copy and a delete: a crash in between leaves both keys, with equal content. `file` does it in one step.
+        A source that changes between the two stays (VersionMismatchError), beside the copy of what it was.
+        """
+        renamed = self.copy(source, target, expected=expected, if_absent=if_absent)
+        self.delete(source, expected=expected)
+        return renamed
+
     @abstractmethod
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Remove one object; a key that is already gone is no error.
@@ -213,6 +225,12 @@ class StorageProvider(ABC):
     @abstractmethod
     def has_directory(self, directory: str) -> bool:
         """Whether a directory (a key that ends in `/`) exists: a marker, any key below it, or a real directory."""
+
+    def head_directory(self, directory: str) -> ObjectMetadata:
+        """The metadata of a directory; NotFoundError. Where directories are no objects, only its key means anything."""
+        if not self.has_directory(directory):
+            raise NotFoundError("no such directory", store=self.profile, key=directory)
+        return ObjectMetadata(directory, 0, from_ns(0), type="directory")
 
     @abstractmethod
     def make_directory(self, directory: str) -> None:

@@ -230,6 +230,23 @@ class ReplicaManager(StorageProvider):
                 raise
             return self._from_replicas(error, lambda replica: replica.provider.has_directory(directory))
 
+    def head_directory(self, directory: str) -> ObjectMetadata:
+        """The primary's word; when it is down, the first healthy replica's."""
+        try:
+            return self.primary.head_directory(directory)
+        except StorageError as error:
+            if not error.transient:
+                raise
+            return self._from_replicas(error, lambda replica: replica.provider.head_directory(directory))
+
+    def rename(
+        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+    ) -> ObjectMetadata:
+        """Rename on the primary, then record the wishes for both keys."""
+        written = self.primary.rename(source, target, expected=expected, if_absent=if_absent)
+        self._wish([*self.replication_wishes(target, written.content_length), *self.deletion_wishes(source)])
+        return written
+
     def _listing(self, begin: Callable[[StorageProvider], Iterator[ObjectMetadata]]) -> Iterator[ObjectMetadata]:
         try:
             entries = begin(self.primary)

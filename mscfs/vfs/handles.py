@@ -1,0 +1,72 @@
+"""Open files and directories, by the number the kernel knows them under."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from mscfs.vfs.inodes import Inode
+from mscfs.vfs.reader import ChunkReader
+
+
+@dataclass(eq=False, slots=True)
+class FileHandle:
+    """One open of a file. `reader` is pinned to the version of the open (R1) and None while staged bytes are read."""
+
+    inode: Inode
+    flags: int
+    reader: ChunkReader | None = None
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+
+@dataclass(eq=False, slots=True)
+class DirectoryHandle:
+    """One open of a directory; `entries` is what the last rewind saw."""
+
+    inode: Inode
+    entries: list[Inode] | None = field(default=None)
+
+
+Handle = TypeVar("Handle", FileHandle, DirectoryHandle)
+
+
+class HandleTable:
+    """Numbers for handles; numbers are not used twice while mounted."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._handles: dict[int, FileHandle | DirectoryHandle] = {}
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def add(self, handle: FileHandle | DirectoryHandle) -> int:
+        """The number of a new handle."""
+        number = self._next
+        self._next += 1
+        self._handles[number] = handle
+        return number
+
+    def file(self, number: int) -> FileHandle:
+        """An open file; OSError EBADF."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, FileHandle):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return handle
+
+    def directory(self, number: int) -> DirectoryHandle:
+        """An open directory; OSError EBADF."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, DirectoryHandle):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return handle
+
+    def remove(self, number: int) -> None:
+        """Forget a handle."""
+        self._handles.pop(number, None)

@@ -1,0 +1,42 @@
+"""Names and keys: which keys are paths (contract N1 to N3)."""
+
+from __future__ import annotations
+
+from mscfs.errors import InvalidKeyError
+
+NAME_MAX = 255
+"""Bytes in one path segment, as Linux file systems have it."""
+
+
+def to_name(raw: bytes) -> str:
+    """The str of a name from the kernel; bytes that are not UTF-8 are surrogate-escaped."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def to_bytes(name: str) -> bytes:
+    """The bytes of a name for the kernel."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether a key's segment can be a name in a directory (N2)."""
+    return name not in {"", ".", ".."} and "\0" not in name and "/" not in name and len(to_bytes(name)) <= NAME_MAX
+
+
+def check_new_name(name: str, *, binary_keys: bool) -> None:
+    """Refuse a new name that the store could not hold: InvalidKeyError (EINVAL) for bytes that are not UTF-8."""
+    if not binary_keys:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InvalidKeyError("the name is not UTF-8, and the primary stores UTF-8 names only", key=name) from None
+
+
+def child_key(directory: str, name: str) -> str:
+    """The key of a name in a directory (`""` or a key that ends in `/`)."""
+    return directory + name
+
+
+def last_segment(key: str) -> str:
+    """The name of a key's last segment, without the slash of a directory."""
+    return key.rstrip("/").rpartition("/")[2] if key.endswith("/") else key.rpartition("/")[2]

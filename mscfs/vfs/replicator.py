@@ -1,0 +1,163 @@
+"""The uploader tasks: they bring replicas to the primary's state, one wish of the journal at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+import trio
+
+from mscfs.errors import StorageError
+from mscfs.journal import ClaimedWish, Journal, Wish
+from mscfs.replicas.manager import ReplicaManager
+from mscfs.vfs.transport import RunBlocking, Transport
+
+log = logging.getLogger(__name__)
+
+DEFAULT_UPLOADERS = 8
+"""The specification's default of MSC_REPLICA_UPLOAD_THREADS."""
+IDLE_SECONDS = 5.0
+"""How long to sleep at most: another process may have written to the journal."""
+BATCH_SECONDS = 0.05
+"""How long wishes of reads are gathered before they are written to the journal together."""
+
+
+class Replicator:
+    """`uploaders` tasks below one dispatcher that claims wishes. Cancelled tasks give their claims back."""
+
+    def __init__(
+        self,
+        manager: ReplicaManager,
+        journal: Journal,
+        transport: Transport,
+        run_blocking: RunBlocking,
+        *,
+        uploaders: int = DEFAULT_UPLOADERS,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._manager = manager
+        self._journal = journal
+        self._transport = transport
+        self._run_blocking = run_blocking
+        self._uploaders = uploaders
+        self._clock = clock
+        self._wake = trio.Event()
+        self._gathered: dict[tuple[str, str], Wish] = {}
+        self._gathering = trio.Event()
+        self._draining = 0
+        self._busy = 0
+
+    def wake(self) -> None:
+        """The journal got new wishes."""
+        self._wake.set()
+
+    def gather(self, wishes: Sequence[Wish]) -> None:
+        """Take back-fill wishes of reads; they reach the journal a moment later, many at once."""
+        for wish in wishes:
+            self._gathered[wish.replica, wish.key] = wish
+        if wishes:
+            self._gathering.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._run_blocking(self._journal.release_dead_claims)
+        send: trio.MemorySendChannel[ClaimedWish]
+        send, receive = trio.open_memory_channel[ClaimedWish](0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_gathered)
+            for _ in range(self._uploaders):
+                nursery.start_soon(self._upload, receive)
+            await self._dispatch(send)
+
+    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109 - the deadline is part of the answer
+        """Work everything off, also what is not due yet; returns how many entries are left after `timeout` seconds."""
+        self._draining += 1
+        self.wake()
+        try:
+            with trio.move_on_after(timeout):
+                while self._gathered or self._busy or await self._run_blocking(self._journal.pending):
+                    self.wake()
+                    await trio.sleep(BATCH_SECONDS)
+        finally:
+            self._draining -= 1
+        return await self._run_blocking(self._journal.pending) + len(self._gathered)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    async def _write_gathered(self) -> None:
+        while True:
+            await self._gathering.wait()
+            await trio.sleep(BATCH_SECONDS)
+            await self.write_gathered()
+
+    async def write_gathered(self) -> None:
+        """Put the gathered wishes into the journal now; they are kept here if that fails."""
+        batch, self._gathered, self._gathering = self._gathered, {}, trio.Event()
+        try:
+            await self._run_blocking(self._journal.wish, list(batch.values()))
+        except StorageError as error:
+            log.warning("back-fill wishes wait, the journal cannot be written: %s", error)
+            self._gathered = {**batch, **self._gathered}
+            await trio.sleep(IDLE_SECONDS)
+            self._gathering.set()
+            return
+        self.wake()
+
+    async def _dispatch(self, send: trio.MemorySendChannel[ClaimedWish]) -> None:
+        while True:
+            self._wake = trio.Event()
+            try:
+                claimed = await self._run_blocking(self._claim)
+                pause = await self._run_blocking(self._journal.next_due) if not claimed else 0.0
+            except StorageError as error:
+                log.warning("replication waits, the journal cannot be read: %s", error)
+                claimed, pause = [], IDLE_SECONDS
+            for position, wish in enumerate(claimed):
+                try:
+                    await send.send(wish)
+                except trio.Cancelled:
+                    for rest in claimed[position:]:
+                        self._journal.release(rest)
+                    raise
+            if not claimed:
+                with trio.move_on_after(
+                    min(IDLE_SECONDS if pause is None else max(pause, BATCH_SECONDS), IDLE_SECONDS)
+                ):
+                    await self._wake.wait()
+
+    def _claim(self) -> Sequence[ClaimedWish]:
+        # A replica known to be down gets one attempt now and then, not one for each of its wishes.
+        names = [
+            replica.profile
+            for replica in self._manager.replicas
+            if replica.health.healthy or self._draining or replica.health.may_try()
+        ]
+        if not names:
+            return []
+        return self._journal.claim(self._uploaders, replicas=names, even_if_not_due=bool(self._draining))
+
+    async def _upload(self, receive: trio.MemoryReceiveChannel[ClaimedWish]) -> None:
+        async for wish in receive:
+            self._busy += 1
+            try:
+                await self._attempt(wish)
+            finally:
+                self._busy -= 1
+
+    async def _attempt(self, wish: ClaimedWish) -> None:
+        replica = self._manager.replica(wish.replica)
+        try:
+            await self._transport.step(wish.replica, wish.key, delete=wish.kind == "delete")
+        except StorageError as error:
+            if error.store == wish.replica:
+                replica.health.failed(error)
+                replica.statistics.add(errors=1)
+            pause = await self._run_blocking(self._journal.postpone, wish, str(error))
+            log.info("%s: %s is tried again in %.0f s: %s", wish.replica, wish.key, math.ceil(pause), error)
+        except trio.Cancelled:
+            self._journal.release(wish)
+            raise
+        else:
+            replica.health.succeeded()
+            await self._run_blocking(self._journal.finish, wish)

@@ -1,0 +1,145 @@
+"""Staging files: the local copy of a file that is being written."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mscfs.directories import private
+from mscfs.errors import NoSpaceError
+from mscfs.journal import UploadMode
+from mscfs.types import Version
+
+DIRTY = ".dirty"
+CLEAN = ".clean"
+
+
+class StagingFile:
+    """One file's content while it is written, and until its last handle closes.
+
+    On disk it is named `.dirty` while it holds bytes the primary does not hold, `.clean` otherwise: after a crash the
+    first kind is kept, the second removed. `base` is the version it was made from; `mode` says how it may be put:
+    `replace` (last writer wins), `update` (only onto `base`).
+    """
+
+    def __init__(self, path: Path, mode: UploadMode, base: Version | None) -> None:
+        self._stem = path
+        self._suffix = CLEAN
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.mode: UploadMode = mode
+        self.base = base
+        self.changes = 0
+        """Grows with every change; tells whether an upload saw the last one."""
+        self.dirty = False
+        self.kept = False
+        """Its upload failed: it stays on disk for the next mount or a person, whatever happens here."""
+        self.size = 0
+        self.row: int | None = None
+        """Its row in the journal, once an upload was begun."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is now (the name tells dirty from clean)."""
+        return self._stem.with_suffix(self._suffix)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes from `offset`, short at the end of the file."""
+        return os.pread(self.fd, size, offset)
+
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        """Write; raises OSError ENOSPC when the disk is full (nothing before it is lost)."""
+        self.touch()
+        written = os.pwrite(self.fd, data, offset)
+        self.size = max(self.size, offset + written)
+        return written
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend with zeros."""
+        self.touch()
+        os.ftruncate(self.fd, size)
+        self.size = size
+
+    def touch(self) -> None:
+        """Mark as changed."""
+        self.changes += 1
+        if not self.dirty:
+            self._rename(DIRTY)
+            self.dirty = True
+
+    def filled(self) -> None:
+        """Take over the size of a file that was written by path (a download)."""
+        self.size = os.fstat(self.fd).st_size
+
+    def uploaded(self, version: Version, changes: int) -> None:
+        """The primary holds what was there at `changes`. From now on only onto that version."""
+        self.base, self.mode = version, "update"
+        if self.changes == changes:
+            self._rename(CLEAN)
+            self.dirty = False
+
+    def sync(self) -> None:
+        """Force content and name to disk (blocking)."""
+        os.fsync(self.fd)
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Close, and remove the file unless its upload failed."""
+        os.close(self.fd)
+        self.fd = -1
+        if not self.kept:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+
+    def _rename(self, suffix: str) -> None:
+        before = self.path
+        self._suffix = suffix
+        before.rename(self.path)
+
+
+class StagingArea:
+    """The directory of one process's staging files. `limit` bounds their bytes; 0 leaves it to the disk."""
+
+    def __init__(self, directory: Path, limit: int = 0) -> None:
+        self.directory = private(directory)
+        self._limit = limit
+        self._numbers = itertools.count(1)
+        self._files: set[StagingFile] = set()
+
+    def create(self, mode: UploadMode, base: Version | None) -> StagingFile:
+        """A new, empty staging file; raises OSError when the disk is full."""
+        staging = StagingFile(self.directory / f"{next(self._numbers):08d}", mode, base)
+        self._files.add(staging)
+        return staging
+
+    def reserve(self, staging: StagingFile, end: int) -> None:
+        """Make sure that `staging` may grow to `end` bytes; raises NoSpaceError when the limit is reached."""
+        if self._limit and end > staging.size and self.bytes - staging.size + end > self._limit:
+            raise NoSpaceError(f"the staging limit of {self._limit} bytes is reached: wait for uploads or raise it")
+
+    def discard(self, staging: StagingFile) -> None:
+        """Close a staging file that is not needed any more."""
+        self._files.discard(staging)
+        staging.close()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all staging files of this process."""
+        return sum(staging.size for staging in self._files)
+
+    @property
+    def files(self) -> int:
+        """Number of staging files of this process."""
+        return len(self._files)
+
+    def left_behind(self) -> Iterator[Path]:
+        """Staging files of ended processes next to ours that still hold bytes the primary may lack."""
+        for directory in self.directory.parent.iterdir():
+            if directory != self.directory and directory.is_dir():
+                yield from sorted(directory.glob(f"*{DIRTY}"))

@@ -1,0 +1,60 @@
+"""What the file system asks of whatever moves bytes for it: worker processes, or a double in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from mscfs.replicas.step import StepResult
+from mscfs.types import ObjectMetadata, Version
+
+Result = TypeVar("Result")
+
+OnChunk = Callable[[int, bytes | None], None]
+"""Called with a chunk's index when it is in the cache, or with its bytes when the cache would not take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSummary:
+    """What a fetch came to: who served how many bytes, which replicas did not have the version, errors by profile."""
+
+    source: str
+    bytes: int
+    missing: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    errors: Mapping[str, int] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """Moves bytes between the stores, the chunk cache and staging files. Every method may be cancelled."""
+
+    async def fetch(
+        self, key: str, version: Version, first: int, count: int, *, foreground: bool, on_chunk: OnChunk
+    ) -> FetchSummary:
+        """Bring chunks `first` to `first + count - 1` of a version into the cache with one ranged GET."""
+
+    async def upload(
+        self,
+        key: str,
+        path: Path,
+        *,
+        metadata: Mapping[str, str] | None,
+        if_absent: bool,
+        expected: Version | None,
+    ) -> ObjectMetadata:
+        """Put a staging file to the primary."""
+
+    async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
+        """Write a whole version into a file."""
+
+    async def step(self, profile: str, key: str, *, delete: bool) -> StepResult:
+        """Bring one replica to the primary's present state."""
+
+
+class RunBlocking(Protocol):
+    """Runs a blocking call off the trio thread (a thread in the daemon, inline in tests)."""
+
+    def __call__(self, call: Callable[..., Result], /, *arguments: object) -> Awaitable[Result]:
+        """Await the result of `call(*arguments)`."""
