@@ -83,7 +83,7 @@ class Filesystem:
         run_blocking: RunBlocking,
         page_cache: bool,
         read_only: bool,
-        forget_cached: Callable[[str], None],
+        forget_cached: Callable[[str], None] | None,
         on_wishes: Callable[[], None],
     ) -> None:
         self.manager = manager
@@ -372,7 +372,7 @@ class Filesystem:
         inode.handles.discard(handle)
         if handle.reader is not None:
             handle.reader.close()
-            if not inode.handles:
+            if not inode.handles and self._forget_cached is not None:
                 self._forget_cached(handle.reader.target.digest)
         if not inode.handles and inode.detached and inode.key in self.namespace.deferred:
             await self._delete_deferred(inode.key)

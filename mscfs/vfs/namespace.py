@@ -43,13 +43,16 @@ class Namespace:
         self.ttl = ttl
         self.skipped_keys = 0
         """Keys that cannot be paths, as the last listing of each directory counted them (N2)."""
+        self.shadowed_names = 0
+        """Names that are both object and directory, as the last listing of each directory counted them."""
         self.deferred: dict[str, Version | None] = {}
         """Keys unlinked here whose object waits for its last handle to close."""
         self._store = store
         self._run_blocking = run_blocking
         self._clock = clock
         self._serial = 0
-        self._skipped: dict[str, int] = {}
+        self._odd: dict[str, tuple[int, int]] = {}
+        """For each directory that has any: its keys that cannot be paths, and its shadowed names."""
 
     # -- changes made here ----------------------------------------------------------------------------------------
 
@@ -219,15 +222,17 @@ class Namespace:
         return listing
 
     def _report(self, directory: str, skipped: list[str], shadowed: list[str]) -> None:
-        before = self._skipped.get(directory, 0)
-        if len(skipped) != before:
-            self._skipped[directory] = len(skipped)
-            self.skipped_keys += len(skipped) - before
-            log.warning(
-                "%d keys in %r cannot be paths and are not shown (the first: %r)", len(skipped), directory, skipped[:1]
-            )
-        if shadowed:
-            log.warning("%r: %d names are both object and directory; the directory is shown", directory, len(shadowed))
+        before = self._odd.get(directory, (0, 0))
+        found = len(skipped), len(shadowed)
+        if found == before:
+            return
+        self._odd[directory] = found
+        self.skipped_keys += found[0] - before[0]
+        self.shadowed_names += found[1] - before[1]
+        if found[0] > before[0]:
+            log.warning("%r: %d keys cannot be paths and are not shown, such as %r", directory, found[0], skipped[0])
+        if found[1] > before[1]:
+            log.warning("%r: %d names are object and directory; the directory is shown", directory, found[1])
 
 
 def is_local(inode: Inode) -> bool:

@@ -128,6 +128,14 @@ class StagingArea:
         self._files.discard(staging)
         staging.close()
 
+    def close(self) -> None:
+        """Remove what the primary holds; the rest stays on disk for the next mount."""
+        for staging in list(self._files):
+            staging.kept = staging.kept or staging.dirty
+            self.discard(staging)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
+
     @property
     def bytes(self) -> int:
         """Bytes of all staging files of this process."""

@@ -1,0 +1,127 @@
+"""Puts the parts of a mount together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import trio
+
+from mscfs.cache.chunks import ChunkCache
+from mscfs.config.load import find_profile
+from mscfs.config.values import GIB, CacheConfig, Config
+from mscfs.directories import cache_directory, private
+from mscfs.errors import ConfigError
+from mscfs.journal import Journal, process_token
+from mscfs.replicas.manager import ReplicaManager
+from mscfs.vfs.attributes import AttributeMaker
+from mscfs.vfs.fetcher import Fetcher, PinnedObject
+from mscfs.vfs.filesystem import Filesystem
+from mscfs.vfs.inodes import InodeTable
+from mscfs.vfs.namespace import Namespace
+from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
+from mscfs.vfs.staging import StagingArea
+from mscfs.vfs.transport import FetchSummary, RunBlocking, Transport
+from mscfs.vfs.uploads import Uploads
+
+TRANSIENT_LIMIT = 1 * GIB
+"""Chunks on their way to the kernel, when the profile does not cache."""
+
+
+@dataclass(frozen=True)
+class MountParts:
+    """What a mount is made of."""
+
+    manager: ReplicaManager
+    journal: Journal
+    cache: ChunkCache
+    namespace: Namespace
+    area: StagingArea
+    replicator: Replicator
+    filesystem: Filesystem
+    run_blocking: RunBlocking
+
+
+def open_cache(config: Config, profile: str) -> ChunkCache:
+    """The chunk cache: the node's, or with `caching_enabled: false` a private one that ends with the mount."""
+    settings = config.cache or CacheConfig()
+    directory = settings.location / "mscfs" if settings.location else cache_directory()
+    private(directory.parent) if settings.location is None else directory.parent.mkdir(parents=True, exist_ok=True)
+    if find_profile(config, profile).caching_enabled:
+        return ChunkCache(directory, settings.size, policy=settings.eviction_policy, purge_factor=settings.purge_factor)
+    return ChunkCache(directory, min(settings.size, TRANSIENT_LIMIT), persistent=False)
+
+
+def uploader_count() -> int:
+    """The number of uploader tasks, from MSC_REPLICA_UPLOAD_THREADS. Raises ConfigError."""
+    given = os.environ.get("MSC_REPLICA_UPLOAD_THREADS", "")
+    if not given:
+        return DEFAULT_UPLOADERS
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"MSC_REPLICA_UPLOAD_THREADS must be a positive number, not {given!r}")
+    return int(given)
+
+
+def assemble(
+    config: Config,
+    profile: str,
+    manager: ReplicaManager,
+    cache: ChunkCache,
+    transport: Transport,
+    nursery: trio.Nursery,
+    run_blocking: RunBlocking,
+    *,
+    read_only: bool,
+) -> MountParts:
+    """Make the file system of a profile. Fetches run in `nursery`; nothing is asked of any store yet."""
+    settings = find_profile(config, profile)
+    options = settings.mscfs
+    journal = manager.journal
+    assert journal is not None
+    replicator = Replicator(manager, journal, transport, run_blocking, uploaders=uploader_count())
+
+    def on_summary(target: PinnedObject, summary: FetchSummary) -> None:
+        _count(manager, summary)
+        if not read_only:
+            behind = (*summary.missing, *summary.stale)
+            replicator.gather(manager.back_fill_wishes(target.key, behind, target.version.size))
+
+    namespace = Namespace(InodeTable(), manager, run_blocking, ttl=options.metadata_ttl, clock=trio.current_time)
+    area = StagingArea(private(journal.path.parent / "staging") / process_token(), options.staging_limit)
+    fetcher = Fetcher(
+        cache,
+        transport,
+        nursery,
+        namespace=manager.identity,
+        chunk_size=options.chunk_size,
+        deadline=options.read_deadline,
+        on_summary=on_summary,
+    )
+    uploads = Uploads(manager, journal, transport, namespace, area, run_blocking, on_wishes=replicator.wake)
+    filesystem = Filesystem(
+        manager=manager,
+        journal=journal,
+        transport=transport,
+        namespace=namespace,
+        fetcher=fetcher,
+        uploads=uploads,
+        area=area,
+        attributes=AttributeMaker(options),
+        run_blocking=run_blocking,
+        page_cache=options.page_cache,
+        read_only=read_only,
+        forget_cached=None if settings.caching_enabled else cache.remove_object,
+        on_wishes=replicator.wake,
+    )
+    return MountParts(manager, journal, cache, namespace, area, replicator, filesystem, run_blocking)
+
+
+def _count(manager: ReplicaManager, summary: FetchSummary) -> None:
+    """Add what a worker process did to this process's counters and health."""
+    for source in (manager.primary_source, *manager.replicas):
+        if source.profile == summary.source:
+            source.statistics.add(hits=1, bytes_read=summary.bytes)
+            source.health.succeeded()
+        errors = summary.errors.get(source.profile, 0)
+        if errors:
+            source.statistics.add(errors=errors)

@@ -1,0 +1,309 @@
+"""The thin adapter between pyfuse3 and the file system: types, errno and lookup counts, nothing else."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+
+import pyfuse3
+
+from mscfs.errors import ReadOnlyError
+from mscfs.fuse.xattrs import XattrReader
+from mscfs.vfs.attributes import Attributes
+from mscfs.vfs.filesystem import Change, Filesystem, Owner
+from mscfs.vfs.paths import NAME_MAX, to_bytes, to_name
+
+log = logging.getLogger(__name__)
+
+BLOCK_SIZE = 512
+LARGE_STORE_BLOCKS = 1 << 38
+"""An object store has no size: df shows one PiB in blocks of 4 KiB, free (contract N4)."""
+STATFS_BLOCK = 4096
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+Handler = Callable[Concatenate["Operations", Parameters], Coroutine[Any, Any, Answer]]
+
+
+def guarded(handler: Handler[Parameters, Answer]) -> Handler[Parameters, Answer]:
+    """Turn errors into an errno for this one call: any other exception would end the whole mount (L3)."""
+
+    @functools.wraps(handler)
+    async def call(self: Operations, /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Answer:
+        try:
+            return await handler(self, *arguments, **named)
+        except pyfuse3.FUSEError:
+            raise
+        except OSError as error:
+            _log_failure(handler.__name__, error)
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+        except Exception:
+            log.exception("a bug in %s: this call fails with EIO, the mount goes on", handler.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return call  # type: ignore[return-value] # mypy keeps the wrapped name of `self`
+
+
+QUIET = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.EISDIR, errno.ENOTDIR, errno.EROFS})
+"""Answers every program expects now and then."""
+
+
+def _log_failure(name: str, error: OSError) -> None:
+    if error.errno not in QUIET:
+        log.warning("%s failed with %s: %s", name, errno.errorcode.get(error.errno or 0, "EIO"), error)
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers. Each is one call into the file system."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, filesystem: Filesystem, xattrs: XattrReader, *, read_only: bool) -> None:
+        super().__init__()
+        self._filesystem = filesystem
+        self._xattrs = xattrs
+        self._read_only = read_only
+
+    @guarded
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Find a name."""
+        return _entry(await self._filesystem.lookup(parent_inode, to_name(name)))
+
+    @guarded
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """stat(2)."""
+        return _entry(self._filesystem.attributes(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Give back references; there is nobody to tell an error."""
+        for number, lookups in inode_list:
+            self._filesystem.forget(number, lookups)
+
+    @guarded
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """Open a directory."""
+        return self._filesystem.open_directory(inode)
+
+    @guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Give entries from `start_id`; each the kernel takes counts as a lookup."""
+        entries = await self._filesystem.read_directory(fh, rewind=start_id == 0)
+        for position in range(start_id, len(entries)):
+            inode = entries[position]
+            name = inode.name
+            try:
+                attributes = self._filesystem.reference(inode)
+            except OSError:
+                continue  # gone since the listing was made
+            if not pyfuse3.readdir_reply(token, to_bytes(name), _entry(attributes), position + 1):
+                self._filesystem.dereference(inode)
+                return
+
+    @guarded
+    async def releasedir(self, fh: int) -> None:
+        """Close a directory."""
+        self._filesystem.close_directory(fh)
+
+    @guarded
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Names are on the primary before their calls return: nothing is left to do."""
+
+    @guarded
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        """The target of a symbolic link."""
+        return to_bytes(await self._filesystem.readlink(inode))
+
+    @guarded
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Make a symbolic link."""
+        made = await self._filesystem.symlink(parent_inode, to_name(name), to_name(target), _owner(ctx))
+        return _entry(made)
+
+    @guarded
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Make a directory."""
+        made = await self._filesystem.make_directory(
+            parent_inode, to_name(name), mode & ~ctx.umask & 0o7777, _owner(ctx)
+        )
+        return _entry(made)
+
+    @guarded
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Remove a directory."""
+        await self._filesystem.remove_directory(parent_inode, to_name(name))
+
+    @guarded
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Remove a name."""
+        await self._filesystem.unlink(parent_inode, to_name(name))
+
+    @guarded
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        """Rename a file."""
+        await self._filesystem.rename(parent_inode_old, to_name(name_old), parent_inode_new, to_name(name_new), flags)
+
+    @guarded
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext) -> NoReturn:
+        """Objects have one name: EPERM, as file systems without hard links answer (link(2))."""
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    @guarded
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Make an empty regular file; device nodes, sockets and pipes are EPERM (mknod(2))."""
+        if not stat.S_ISREG(mode):
+            raise pyfuse3.FUSEError(errno.EPERM)
+        handle, _, attributes = await self._filesystem.create(
+            parent_inode, to_name(name), mode & ~ctx.umask & 0o7777, os.O_WRONLY | os.O_EXCL, _owner(ctx)
+        )
+        await self._filesystem.flush(handle)
+        await self._filesystem.release(handle)
+        return _entry(attributes)
+
+    @guarded
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """Make and open a file."""
+        handle, keep_cache, attributes = await self._filesystem.create(
+            parent_inode, to_name(name), mode & ~ctx.umask & 0o7777, flags, _owner(ctx)
+        )
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache), _entry(attributes)
+
+    @guarded
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Open a file."""
+        handle, keep_cache = await self._filesystem.open(inode, flags)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache)
+
+    @guarded
+    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
+        """Read. A memoryview of a mapped chunk spares a copy; pyfuse3 takes any contiguous buffer."""
+        return await self._filesystem.read(fh, off, size)
+
+    @guarded
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Write."""
+        return await self._filesystem.write(fh, off, buf)
+
+    @guarded
+    async def flush(self, fh: int) -> None:
+        """close(2): errors of the upload reach the program here."""
+        await self._filesystem.flush(fh)
+
+    @guarded
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """For fsync(2) and fdatasync(2): as flush."""
+        await self._filesystem.fsync(fh)
+
+    @guarded
+    async def release(self, fh: int) -> None:
+        """The last reference to an open file is gone."""
+        await self._filesystem.release(fh)
+
+    @guarded
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Truncate, chmod, chown, utimensat."""
+        change = Change(
+            size=attr.st_size if fields.update_size else None,
+            mode=attr.st_mode & 0o7777 if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return _entry(await self._filesystem.set_attributes(inode, change))
+
+    @guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """The room of the primary; a large number for object stores (N4)."""
+        space = await self._filesystem.space()
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = STATFS_BLOCK
+        answer.f_namemax = NAME_MAX
+        if space is None:
+            answer.f_blocks = answer.f_bfree = answer.f_bavail = LARGE_STORE_BLOCKS
+            answer.f_files = answer.f_ffree = answer.f_favail = LARGE_STORE_BLOCKS
+        else:
+            answer.f_blocks = space.total_bytes // STATFS_BLOCK
+            answer.f_bfree = space.free_bytes // STATFS_BLOCK
+            answer.f_bavail = space.available_bytes // STATFS_BLOCK
+            answer.f_files = space.total_files
+            answer.f_ffree = answer.f_favail = space.free_files
+        return answer
+
+    @guarded
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        """The kernel checks permissions itself (default_permissions)."""
+        return True
+
+    @guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """`user.mscfs.*`; nothing else is kept."""
+        value = await self._xattrs.get(self._filesystem.key_of(inode), to_name(name))
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value
+
+    @guarded
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """The names of `user.mscfs.*`."""
+        return self._xattrs.names(self._filesystem.key_of(inode))
+
+    @guarded
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Not kept: ENOTSUP, which cp -a and rsync -X take for an answer."""
+        if self._read_only:
+            raise ReadOnlyError("the mount is read-only")
+        raise pyfuse3.FUSEError(errno.ENOTSUP)
+
+    @guarded
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Nothing can be removed."""
+        raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+
+
+def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = attributes.number
+    entry.st_mode = attributes.mode
+    entry.st_size = attributes.size
+    entry.st_uid = attributes.uid
+    entry.st_gid = attributes.gid
+    entry.st_nlink = attributes.links
+    entry.st_atime_ns = attributes.atime_ns
+    entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
+    entry.st_blksize = STATFS_BLOCK
+    entry.st_blocks = -(-attributes.size // BLOCK_SIZE)
+    entry.entry_timeout = entry.attr_timeout = attributes.timeout
+    return entry
+
+
+def _owner(ctx: pyfuse3.RequestContext) -> Owner:
+    return Owner(ctx.uid, ctx.gid)

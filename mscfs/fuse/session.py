@@ -1,0 +1,209 @@
+"""One mount, from the first check to the last flush."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pyfuse3
+import trio
+
+from mscfs.config.load import find_profile
+from mscfs.config.values import Config
+from mscfs.errors import MountError, StorageError, StoreMissingError
+from mscfs.fuse.assembly import MountParts, assemble, open_cache
+from mscfs.fuse.operations import Operations
+from mscfs.fuse.xattrs import XattrReader
+from mscfs.replicas.placement import Placement, locate
+from mscfs.store import open_store
+from mscfs.vfs.recovery import recover
+from mscfs.workers.pool import WorkerPool
+
+log = logging.getLogger(__name__)
+
+THREADS = 16
+"""For what is rare on the trio side: metadata requests and journal commits."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class MountRequest:
+    """What to mount where. The profile's `mscfs` options are those of the configuration, overrides applied."""
+
+    config: Config
+    profile: str
+    mountpoint: Path
+    read_only: bool = False
+    allow_other: bool = False
+
+
+class Mount:
+    """A running mount, as the control socket sees it."""
+
+    def __init__(self, request: MountRequest, parts: MountParts) -> None:
+        self.request = request
+        self.parts = parts
+        self.started = time.time()
+        self.stopping = False
+        self._stop = trio.Event()
+
+    async def drain(self, seconds: float) -> int:
+        """Bring all replicas up to date; returns how many journal entries are left after `seconds`."""
+        return await self.parts.replicator.drain(seconds)
+
+    async def where(self, key: str) -> list[Placement]:
+        """Which stores hold a key. Raises NotFoundError."""
+        return await self.parts.run_blocking(locate, self.parts.manager, key)
+
+    def stop(self) -> None:
+        """Begin to end: upload what is dirty, then unmount."""
+        self.stopping = True
+        self._stop.set()
+
+    async def wait_stop(self) -> None:
+        """Return when somebody asked the mount to end."""
+        await self._stop.wait()
+
+
+Service = Callable[[Mount], Awaitable[None]]
+"""Runs beside the mount until cancelled: the control socket, metrics."""
+
+
+def run(request: MountRequest, announce: Callable[[], None], services: Sequence[Service] = ()) -> None:
+    """Mount and serve in this process until unmounted, stopped or signalled (blocking).
+
+    `announce` is called once, when the mount answers. Raises MountError, ConfigError or StorageError when it cannot
+    start; nothing stays mounted then. Ends within `shutdown_timeout` of being told to, whatever the stores do (L2);
+    what could not be uploaded by then stays staged for the next mount.
+    """
+    trio.run(_serve, request, announce, services)
+
+
+async def _serve(request: MountRequest, announce: Callable[[], None], services: Sequence[Service]) -> None:
+    limiter = trio.CapacityLimiter(THREADS)
+
+    async def run_blocking(call: Callable[..., Result], /, *arguments: object) -> Result:
+        return await trio.to_thread.run_sync(partial(call, *arguments), limiter=limiter, abandon_on_cancel=True)
+
+    options = find_profile(request.config, request.profile).mscfs
+    manager = open_store(request.config, request.profile)
+    await run_blocking(_check_primary, manager.primary.probe, bool(manager.replicas))
+    cache = open_cache(request.config, request.profile)
+    try:
+        async with WorkerPool(request.config, request.profile, cache.settings) as pool:
+            async with trio.open_nursery() as background:
+                parts = assemble(
+                    request.config,
+                    request.profile,
+                    manager,
+                    cache,
+                    pool,
+                    background,
+                    run_blocking,
+                    read_only=request.read_only,
+                )
+                if not request.read_only:
+                    await run_blocking(recover, manager, parts.journal, parts.area.directory.parent)
+                mount = Mount(request, parts)
+                with _mounted(mount):
+                    if not request.read_only:
+                        background.start_soon(parts.replicator.run)
+                    for service in services:
+                        background.start_soon(service, mount)
+                    await _answer(mount, announce, options.shutdown_timeout)
+                background.cancel_scope.cancel()
+            with trio.move_on_after(1.0, shield=True):
+                await parts.replicator.write_gathered()
+    finally:
+        cache.close()
+        manager.close()
+
+
+async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: float) -> None:
+    """Serve the kernel until the mount is taken away or told to stop; then bring home what is dirty."""
+    async with trio.open_nursery() as serving:
+        serving.start_soon(_stop_on_signal, mount)
+        serving.start_soon(_announce, mount, announce)
+        ended = trio.Event()
+
+        async def main_loop() -> None:
+            await pyfuse3.main()
+            ended.set()
+            mount.stop()
+
+        serving.start_soon(main_loop)
+        await mount.wait_stop()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + shutdown_timeout) as deadline:
+            failed = await mount.parts.filesystem.flush_all()
+            if failed:
+                log.error("%d files could not be uploaded and stay staged; the first: %r", len(failed), failed[0])
+            if not ended.is_set():
+                pyfuse3.terminate()
+                await ended.wait()
+        if deadline.cancelled_caught:
+            log.error("shutdown took longer than %g s: what is not uploaded stays staged", shutdown_timeout)
+        mount.parts.filesystem.keep_staged()
+        mount.parts.area.close()
+        serving.cancel_scope.cancel()
+
+
+async def _announce(mount: Mount, announce: Callable[[], None]) -> None:
+    """Tell the waiting parent once the kernel's questions are answered."""
+    await mount.parts.run_blocking(os.statvfs, mount.request.mountpoint)
+    log.info("mounted %s at %s", mount.request.profile, mount.request.mountpoint)
+    announce()
+
+
+async def _stop_on_signal(mount: Mount) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: uploading what is dirty, then unmounting", signal.Signals(number).name)
+            mount.stop()
+
+
+def _check_primary(probe: Callable[[], None], has_replicas: bool) -> None:
+    """A primary that is missing or refuses us stops the mount; one that is down only without replicas."""
+    try:
+        probe()
+    except StoreMissingError:
+        raise
+    except StorageError as error:
+        if not (error.transient and has_replicas):
+            raise
+        log.warning("the primary is down, mounting degraded: %s", error)
+
+
+@contextmanager
+def _mounted(mount: Mount) -> Iterator[None]:
+    """The kernel's side of the mount; nothing stays mounted on the way out."""
+    request, parts = mount.request, mount.parts
+    operations = Operations(
+        parts.filesystem, XattrReader(parts.manager, parts.run_blocking), read_only=request.read_only
+    )
+    try:
+        pyfuse3.init(operations, str(request.mountpoint), _kernel_options(request))
+    except RuntimeError as error:
+        hint = " (allow_other needs `user_allow_other` in /etc/fuse.conf)" if request.allow_other else ""
+        raise MountError(f"the kernel refused to mount at {request.mountpoint}: {error}{hint}") from None
+    try:
+        yield
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+def _kernel_options(request: MountRequest) -> set[str]:
+    options = {f"fsname={request.profile}", "subtype=mscfs", "default_permissions", "nosuid", "nodev"}
+    if request.allow_other:
+        options.add("allow_other")
+    if request.read_only:
+        options.add("ro")
+    return options

@@ -1,0 +1,126 @@
+"""The control commands of a running mount: status, drain, where, stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from mscfs.errors import UsageError
+from mscfs.fuse.session import Mount
+from mscfs.replicas.health import Health
+from mscfs.telemetry import control, registry
+from mscfs.telemetry.status import (
+    CacheStatus,
+    JournalStatus,
+    MountState,
+    MountStatus,
+    PrimaryStatus,
+    ReplicaStatus,
+    StagingStatus,
+    StoreState,
+)
+
+DRAIN_SECONDS = 3600.0
+
+
+class MountService:
+    """Answers for one mount."""
+
+    def __init__(self, mount: Mount) -> None:
+        self._mount = mount
+
+    async def serve(self) -> None:
+        """Answer on the control socket until cancelled."""
+        handlers = {"status": self.status, "drain": self.drain, "where": self.where, "stop": self.stop}
+        await control.serve(registry.socket_path(), handlers)
+
+    async def status(self, arguments: Mapping[str, Any]) -> object:
+        """The status document."""
+        return msgspec.to_builtins(await self.document())
+
+    async def drain(self, arguments: Mapping[str, Any]) -> object:
+        """Wait until the replicas are up to date; `timeout` in seconds."""
+        seconds = arguments.get("timeout") or DRAIN_SECONDS
+        if not isinstance(seconds, int | float):
+            raise UsageError("`timeout` must be a number of seconds")
+        remaining = await self._mount.drain(float(seconds))
+        return {"remaining": remaining}
+
+    async def where(self, arguments: Mapping[str, Any]) -> object:
+        """Which stores hold `key`, in reading order, the primary last."""
+        return [dataclasses.asdict(placement) for placement in await self._mount.where(str(arguments.get("key", "")))]
+
+    async def stop(self, arguments: Mapping[str, Any]) -> object:
+        """Begin to unmount."""
+        self._mount.stop()
+        return {}
+
+    async def document(self) -> MountStatus:
+        """What the mount is doing, as one value."""
+        mount, parts = self._mount, self._mount.parts
+        lag = await parts.run_blocking(parts.journal.lag)
+        pending = await parts.run_blocking(parts.journal.pending)
+        uploads = await parts.run_blocking(parts.journal.uploads)
+        primary = parts.manager.primary_source
+        replicas = []
+        for replica in parts.manager.replicas:
+            behind = lag.get(replica.profile)
+            replicas.append(
+                ReplicaStatus(
+                    profile=replica.profile,
+                    read_priority=replica.read_priority,
+                    read_only=replica.read_only,
+                    state=_state(replica.health),
+                    hits=replica.statistics.hits,
+                    bytes_read=replica.statistics.bytes_read,
+                    errors=replica.statistics.errors,
+                    pending=behind.entries if behind else 0,
+                    pending_bytes=behind.bytes if behind else 0,
+                    oldest_pending_seconds=behind.oldest_seconds if behind else 0.0,
+                    last_error=replica.health.last_error or (behind.last_error if behind else ""),
+                )
+            )
+        cache = parts.cache.statistics()
+        return MountStatus(
+            profile=mount.request.profile,
+            mountpoint=str(mount.request.mountpoint),
+            pid=os.getpid(),
+            state=_mount_state(mount),
+            primary=PrimaryStatus(
+                profile=primary.profile,
+                state=_state(primary.health),
+                hits=primary.statistics.hits,
+                bytes_read=primary.statistics.bytes_read,
+                errors=primary.statistics.errors,
+                last_error=primary.health.last_error,
+            ),
+            replicas=replicas,
+            cache=CacheStatus(
+                bytes=cache.bytes, limit=cache.limit, hits=cache.hits, misses=cache.misses, evictions=cache.evictions
+            ),
+            staging=StagingStatus(files=parts.area.files, bytes=parts.area.bytes),
+            journal=JournalStatus(pending=pending, kept=sum(1 for upload in uploads if upload.problem)),
+            version=version("mscfs"),
+            read_only=mount.request.read_only,
+            started=mount.started,
+            uptime=time.time() - mount.started,
+            skipped_keys=parts.namespace.skipped_keys,
+            conflicts=parts.namespace.shadowed_names,
+        )
+
+
+def _state(health: Health) -> StoreState:
+    return StoreState.HEALTHY if health.healthy else StoreState.DOWN
+
+
+def _mount_state(mount: Mount) -> MountState:
+    if mount.stopping:
+        return MountState.STOPPING
+    healthy = mount.parts.manager.primary_source.health.healthy
+    return MountState.HEALTHY if healthy else MountState.DEGRADED
