@@ -1,0 +1,28 @@
+"""The journal: what must happen even after kill -9 or a reboot."""
+
+from mscfs.journal.entries import (
+    ClaimedWish,
+    Lag,
+    PendingDelete,
+    PendingRename,
+    PendingUpload,
+    UploadMode,
+    Wish,
+    WishKind,
+)
+from mscfs.journal.journal import Journal
+from mscfs.journal.process import is_alive, process_token
+
+__all__ = [
+    "ClaimedWish",
+    "Journal",
+    "Lag",
+    "PendingDelete",
+    "PendingRename",
+    "PendingUpload",
+    "UploadMode",
+    "Wish",
+    "WishKind",
+    "is_alive",
+    "process_token",
+]

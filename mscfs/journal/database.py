@@ -1,0 +1,145 @@
+"""One SQLite file (WAL) that processes and threads share, and that survives a fork at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mscfs.errors import NoSpaceError, StorageError, StoreUnavailableError
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another process that writes; a write takes milliseconds."""
+
+
+class Database:
+    """Thread-safe: one connection for each process, opened by the first call.
+
+    `schema` is a script that may run twice, `version` the format it makes. Raises NoSpaceError when the disk is full
+    and StoreUnavailableError for everything else that is wrong with the file.
+    """
+
+    def __init__(self, path: Path, schema: str, version: int) -> None:
+        self._path = path
+        self._schema = schema
+        self._version = version
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._durable = True
+        with _fork_lock:
+            _databases.add(self)
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A write, committed at the end of the block and undone by an exception; synced to disk if `durable`."""
+        with self._used() as connection:
+            if durable != self._durable:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has undone the transaction by itself after some errors; a failed COMMIT leaves it open.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def query(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one SELECT; waits for no writer."""
+        with self._used() as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def close(self) -> None:
+        """Close this process's connection; the next call opens a new one."""
+        with self._lock:
+            self._disconnect()
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection, self._durable = self._connect(), True
+                yield self._connection
+            except sqlite3.Error as error:
+                raise self._explain(error) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        existed = self._path.exists()
+        connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            if not existed:
+                self._path.chmod(0o600)
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > self._version:
+            raise StoreUnavailableError(
+                f"the journal {self._path} was written by a newer mscfs (format {found}; this one knows"
+                f" {self._version}): upgrade mscfs on this node"
+            )
+        if found < self._version:
+            connection.executescript(f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {self._version}; COMMIT;")
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _explain(self, error: sqlite3.Error) -> StorageError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return NoSpaceError(f"no room for the journal {self._path}")
+        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+            return StoreUnavailableError(
+                f"the journal {self._path} is damaged ({error}): move it away; what the replicas lack is then found by"
+                " reads and syncs"
+            )
+        return StoreUnavailableError(f"the journal {self._path} cannot be used: {error}")
+
+    def _pause_for_fork(self) -> None:
+        self._lock.acquire()
+        self._disconnect()
+
+    def _resume_after_fork(self) -> None:
+        self._lock.release()
+
+
+# No connection may cross a fork. SQLite keeps the locks it holds in tables of the process: the child would inherit the
+# tables without the locks, and write to a WAL file that the parent deletes when it closes the database. Nor may another
+# thread be inside SQLite or hold our lock at that moment: in the child it would never leave.
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_paused: list[Database] = []
+_fork_lock = threading.Lock()
+
+
+def _before_fork() -> None:
+    _fork_lock.acquire()
+    _paused.extend(_databases)
+    for database in _paused:
+        database._pause_for_fork()  # noqa: SLF001 - the module's own class
+
+
+def _after_fork() -> None:
+    for database in _paused:
+        database._resume_after_fork()  # noqa: SLF001 - the module's own class
+    _paused.clear()
+    _fork_lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,79 @@
+"""What stands in the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mscfs.types import Version
+
+WishKind = Literal["back-fill", "replicate", "delete", "hide"]
+"""Weakest first. `back-fill` came from a read, `replicate` from a write, `delete` from an unlink that is propagated.
+`hide` is fulfilled as soon as it is recorded: the object is gone from the primary and its copy on the replica stays,
+but is not shown (while the primary is down, nobody else could tell).
+"""
+
+UploadMode = Literal["replace", "update", "create"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One wanted state. `size` in bytes is what the replica lacks, as far as known."""
+
+    replica: str
+    key: str
+    kind: WishKind
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedWish:
+    """A wish this process works on. `serial` tells whether the wish was renewed meanwhile."""
+
+    replica: str
+    key: str
+    kind: WishKind
+    size: int
+    serial: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a replica is behind: entries, bytes, the age of the oldest entry in seconds, and one of their errors."""
+
+    entries: int = 0
+    bytes: int = 0
+    oldest_seconds: float = 0.0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """Staged content on its way. `base` is the version it was made from (mode `update`)."""
+
+    id: int
+    key: str
+    staging: Path
+    mode: UploadMode
+    base: Version | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDelete:
+    """A name that is gone on the mount; the object of that version is still to be removed."""
+
+    key: str
+    version: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRename:
+    """A rename under way: `version` is what the source held when it began."""
+
+    id: int
+    source: str
+    target: str
+    version: Version

@@ -1,0 +1,363 @@
+"""The journal of one profile: five tables in one SQLite file, in the profile's state directory.
+
+- `wishes`: "make replica R hold key K as the primary holds it now". A wanted state, not an event: one row for each
+  (R, K), and carrying it out twice is harmless.
+- `hidden`: the copies that replicas keep of objects deleted here.
+- `uploads`: staged content that the primary does not hold yet.
+- `deletes`: names taken away on the mount whose object the primary still holds.
+- `renames`: server-side copy and delete under way.
+
+Several processes may share a journal (a mount, library programs, `mscfs drain`). A wish being worked on is claimed by
+a process; the claims of dead processes are void. What a call has returned from is on disk (synchronous=FULL), except
+back-fill wishes, which a crash of the machine may lose: the next read makes them again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+from mscfs.journal.database import Database
+from mscfs.journal.entries import (
+    ClaimedWish,
+    Lag,
+    PendingDelete,
+    PendingRename,
+    PendingUpload,
+    UploadMode,
+    Wish,
+)
+from mscfs.journal.process import is_alive, process_token
+from mscfs.types import Version
+
+SCHEMA_VERSION = 1
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 300.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS wishes (
+  replica TEXT NOT NULL, key BLOB NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, created REAL NOT NULL,
+  serial INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL, owner TEXT, error TEXT,
+  PRIMARY KEY (replica, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS wishes_due ON wishes (due) WHERE owner IS NULL;
+CREATE TABLE IF NOT EXISTS hidden (
+  replica TEXT NOT NULL, key BLOB NOT NULL, PRIMARY KEY (replica, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uploads (
+  id INTEGER PRIMARY KEY, key BLOB NOT NULL, staging BLOB NOT NULL, mode TEXT NOT NULL, base TEXT,
+  created REAL NOT NULL, owner TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS deletes (
+  key BLOB PRIMARY KEY, version TEXT, created REAL NOT NULL, owner TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS renames (
+  id INTEGER PRIMARY KEY, source BLOB NOT NULL, target BLOB NOT NULL, version TEXT NOT NULL, created REAL NOT NULL,
+  owner TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO counters VALUES ('serial', 0);
+"""
+
+# A wish is renewed, never weakened: a step that deletes also copies when the primary has the object. A read does not
+# hasten what failed before, or an object that cannot be copied would be tried again at every read.
+_UPSERT = """
+INSERT INTO wishes (replica, key, kind, size, created, serial, due) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (replica, key) DO UPDATE SET
+  kind = CASE WHEN kind = 'delete' OR excluded.kind = 'back-fill' THEN kind ELSE excluded.kind END,
+  due = CASE WHEN excluded.kind = 'back-fill' THEN due ELSE MIN(due, excluded.due) END,
+  size = excluded.size, serial = excluded.serial
+"""
+
+
+class Journal:
+    """See the module. Thread-safe; works in forked children (each process has its own connection).
+
+    Raises NoSpaceError when the disk is full and StoreUnavailableError for other failures of the journal file: the
+    caller must not acknowledge anything then.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._clock = clock
+        self._database = Database(path, _SCHEMA, SCHEMA_VERSION)
+        # Not the module's own generator: programs seed that, and rely on what it gives them next.
+        self._random = random.Random()  # noqa: S311 - jitter
+
+    # -- wishes -------------------------------------------------------------------------------------------------
+
+    def wish(self, wishes: Iterable[Wish]) -> None:
+        """Record wanted states. On disk when this returns, unless all are back-fills."""
+        wishes = list(wishes)
+        if not wishes:
+            return
+        durable = any(wish.kind != "back-fill" for wish in wishes)
+        with self._database.transaction(durable=durable) as connection:
+            self._insert_wishes(connection, wishes)
+
+    def claim(
+        self, limit: int, *, replicas: Iterable[str] | None = None, even_if_not_due: bool = False
+    ) -> list[ClaimedWish]:
+        """Take up to `limit` due wishes, oldest first, for this process; of the named replicas only, if given."""
+        condition, parameters = _of_replicas(replicas)
+        where = "owner IS NULL" + ("" if even_if_not_due else " AND due <= :now") + condition
+        query = f"SELECT replica, key, kind, size, serial, attempts FROM wishes WHERE {where} ORDER BY due LIMIT :limit"  # noqa: S608 - see _of_replicas
+        parameters.update(now=self._clock(), limit=limit)
+        owner = process_token()
+        with self._database.transaction(durable=False) as connection:
+            rows = connection.execute(query, parameters).fetchall()
+            connection.executemany(
+                "UPDATE wishes SET owner = ? WHERE replica = ? AND key = ?", [(owner, row[0], row[1]) for row in rows]
+            )
+        return [ClaimedWish(row[0], _key(row[1]), row[2], row[3], row[4], row[5]) for row in rows]
+
+    def finish(self, claimed: ClaimedWish) -> None:
+        """The wanted state is reached. A wish renewed since it was claimed stays, and is due again."""
+        row = (claimed.replica, _blob(claimed.key))
+        # Not forced to disk: a finish lost in a crash costs one repetition that finds nothing to do.
+        with self._database.transaction(durable=False) as connection:
+            connection.execute(
+                "DELETE FROM wishes WHERE replica = ? AND key = ? AND serial = ?", (*row, claimed.serial)
+            )
+            connection.execute(
+                "UPDATE wishes SET owner = NULL, attempts = 0, error = NULL, due = ? WHERE replica = ? AND key = ?",
+                (self._clock(), *row),
+            )
+
+    def postpone(self, claimed: ClaimedWish, error: str) -> float:
+        """Try again later: pauses grow with each attempt and are jittered. Returns the pause in seconds."""
+        pause = min(FIRST_PAUSE * 2.0 ** min(claimed.attempts, 30), LONGEST_PAUSE) * self._random.uniform(0.5, 1.5)
+        with self._database.transaction(durable=False) as connection:
+            connection.execute(
+                "UPDATE wishes SET owner = NULL, attempts = attempts + 1, due = ?, error = ?"
+                " WHERE replica = ? AND key = ?",
+                (self._clock() + pause, error, claimed.replica, _blob(claimed.key)),
+            )
+        return pause
+
+    def release(self, claimed: ClaimedWish) -> None:
+        """Give a claim back untouched (shutdown)."""
+        with self._database.transaction(durable=False) as connection:
+            connection.execute(
+                "UPDATE wishes SET owner = NULL WHERE replica = ? AND key = ?", (claimed.replica, _blob(claimed.key))
+            )
+
+    def release_dead_claims(self) -> int:
+        """Void the claims of processes that are gone. Returns how many wishes became free."""
+        owners = self._database.query("SELECT DISTINCT owner FROM wishes WHERE owner IS NOT NULL")
+        dead = [owner for (owner,) in owners if not is_alive(owner)]
+        with self._database.transaction(durable=False) as connection:
+            return sum(
+                connection.execute("UPDATE wishes SET owner = NULL WHERE owner = ?", (owner,)).rowcount
+                for owner in dead
+            )
+
+    def next_due(self, *, replicas: Iterable[str] | None = None) -> float | None:
+        """Seconds until the next wish is due (0 when one is); None when there is none to take.
+
+        Of the named replicas only, if given.
+        """
+        condition, parameters = _of_replicas(replicas)
+        query = f"SELECT MIN(due) FROM wishes WHERE owner IS NULL{condition}"  # noqa: S608 - see _of_replicas
+        due = self._database.query(query, parameters)[0][0]
+        return None if due is None else max(0.0, due - self._clock())
+
+    def lag(self) -> dict[str, Lag]:
+        """For each replica with wishes: how far it is behind.
+
+        Wishes for a replica that left the configuration stay, for the day it returns, until `forget_replica`.
+        """
+        now = self._clock()
+        rows = self._database.query(
+            "SELECT replica, COUNT(*), SUM(size), MIN(created), MAX(COALESCE(error, '')) FROM wishes GROUP BY replica"
+        )
+        return {row[0]: Lag(row[1], row[2], max(0.0, now - row[3]), row[4]) for row in rows}
+
+    def pending(self, *, replicas: Iterable[str] | None = None) -> int:
+        """The number of wishes (of the named replicas, if given), uploads, deletes and renames not finished yet."""
+        condition, parameters = _of_replicas(replicas)
+        counts = self._database.query(
+            f"SELECT COUNT(*) FROM wishes WHERE 1 {condition} UNION ALL SELECT COUNT(*) FROM uploads"  # noqa: S608 - see _of_replicas
+            " UNION ALL SELECT COUNT(*) FROM deletes UNION ALL SELECT COUNT(*) FROM renames",
+            parameters,
+        )
+        return sum(count for (count,) in counts)
+
+    def forget_replica(self, replica: str) -> int:
+        """Drop all that is known of a replica that left the configuration for good. Returns how many wishes went."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM hidden WHERE replica = ?", (replica,))
+            return connection.execute("DELETE FROM wishes WHERE replica = ?", (replica,)).rowcount
+
+    # -- what is known of copies while the primary is down ----------------------------------------------------------
+
+    def is_behind(self, replica: str, key: str) -> bool:
+        """Whether the replica's copy is known not to be what the primary holds: a write or a delete has not reached it.
+
+        Silence is no promise: others may have written to the primary.
+        """
+        row = (replica, _blob(key))
+        return bool(
+            self._database.query(
+                "SELECT 1 FROM wishes WHERE replica = ? AND key = ? AND kind <> 'back-fill'"
+                " UNION ALL SELECT 1 FROM hidden WHERE replica = ? AND key = ?",
+                (*row, *row),
+            )
+        )
+
+    def is_deleted(self, replica: str, key: str) -> bool:
+        """Whether the replica keeps a copy of what was deleted here."""
+        row = (replica, _blob(key))
+        return bool(
+            self._database.query(
+                "SELECT 1 FROM wishes WHERE replica = ? AND key = ? AND kind = 'delete'"
+                " UNION ALL SELECT 1 FROM hidden WHERE replica = ? AND key = ?",
+                (*row, *row),
+            )
+        )
+
+    def show(self, replica: str, key: str) -> None:
+        """The replica holds what the primary holds: a copy that was hidden is shown again."""
+        row = (replica, _blob(key))
+        if self._database.query("SELECT 1 FROM hidden WHERE replica = ? AND key = ?", row):
+            with self._database.transaction(durable=False) as connection:
+                connection.execute("DELETE FROM hidden WHERE replica = ? AND key = ?", row)
+
+    # -- uploads ------------------------------------------------------------------------------------------------
+
+    def begin_upload(self, key: str, staging: Path, mode: UploadMode, base: Version | None) -> int:
+        """Record staged content before it is sent. Returns the row to finish."""
+        with self._database.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO uploads (key, staging, mode, base, created, owner) VALUES (?, ?, ?, ?, ?, ?)",
+                (_blob(key), os.fsencode(staging), mode, _stamp(base), self._clock(), process_token()),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def finish_upload(self, upload: int, wishes: Iterable[Wish]) -> None:
+        """The primary holds it: the upload goes and the wishes to replicate come, in one step (W2)."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM uploads WHERE id = ?", (upload,))
+            self._insert_wishes(connection, list(wishes))
+
+    def drop_upload(self, upload: int) -> None:
+        """Forget an upload that will not be sent (its error was reported, its content is still staged or given up)."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM uploads WHERE id = ?", (upload,))
+
+    def keep_upload(self, upload: int, problem: str) -> None:
+        """Keep staged content that may not be sent by itself: a person decides (`mscfs status` shows it)."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE uploads SET problem = ? WHERE id = ?", (problem, upload))
+
+    def uploads(self, *, orphaned: bool = False) -> list[PendingUpload]:
+        """Uploads not finished. With `orphaned` those whose process is gone: they are this process's from now on."""
+        rows = self._rows("uploads", "id", "id, key, staging, mode, base, problem", orphaned=orphaned)
+        return [
+            PendingUpload(row[0], _key(row[1]), Path(os.fsdecode(row[2])), row[3], Version.from_stamp(row[4]), row[5])
+            for row in rows
+        ]
+
+    # -- deletes and renames --------------------------------------------------------------------------------------
+
+    def begin_delete(self, key: str, version: Version | None) -> None:
+        """A name is taken away now; its object goes later."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO deletes VALUES (?, ?, ?, ?)",
+                (_blob(key), _stamp(version), self._clock(), process_token()),
+            )
+
+    def finish_delete(self, key: str, wishes: Iterable[Wish] = ()) -> None:
+        """The object is gone from the primary (or the name was taken again)."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM deletes WHERE key = ?", (_blob(key),))
+            self._insert_wishes(connection, list(wishes))
+
+    def deletes(self, *, orphaned: bool = False) -> list[PendingDelete]:
+        """Deletes not carried out. With `orphaned` those whose process is gone: they are this process's from now on."""
+        rows = self._rows("deletes", "key", "key, version", orphaned=orphaned)
+        return [PendingDelete(_key(row[0]), Version.from_stamp(row[1])) for row in rows]
+
+    def begin_rename(self, source: str, target: str, version: Version) -> int:
+        """A copy-and-delete rename begins. Returns the row to finish."""
+        with self._database.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO renames (source, target, version, created, owner) VALUES (?, ?, ?, ?, ?)",
+                (_blob(source), _blob(target), _stamp(version), self._clock(), process_token()),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def finish_rename(self, rename: int, wishes: Iterable[Wish] = ()) -> None:
+        """The rename is complete, or was undone."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM renames WHERE id = ?", (rename,))
+            self._insert_wishes(connection, list(wishes))
+
+    def renames(self, *, orphaned: bool = False) -> list[PendingRename]:
+        """Renames not finished. With `orphaned` those whose process is gone: they are this process's from now on."""
+        rows = self._rows("renames", "id", "id, source, target, version", orphaned=orphaned)
+        return [
+            PendingRename(row[0], _key(row[1]), _key(row[2]), version)
+            for row in rows
+            if (version := Version.from_stamp(row[3]))
+        ]
+
+    def close(self) -> None:
+        """Close this process's connection; the next call opens a new one."""
+        self._database.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _insert_wishes(self, connection: Connection, wishes: list[Wish]) -> None:
+        if not wishes:
+            return
+        now = self._clock()
+        # Serials are never used twice, also not by another process.
+        last = connection.execute(
+            "UPDATE counters SET value = value + ? WHERE name = 'serial' RETURNING value", (len(wishes),)
+        ).fetchone()[0]
+        wanted = [
+            (wish.replica, _blob(wish.key), wish.kind, wish.size, now, last - position, now)
+            for position, wish in enumerate(wishes)
+        ]
+        connection.executemany(_UPSERT, [row for row in wanted if row[2] != "hide"])
+        connection.executemany(
+            "DELETE FROM hidden WHERE replica = ? AND key = ?", [row[:2] for row in wanted if row[2] == "replicate"]
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO hidden VALUES (?, ?)", [row[:2] for row in wanted if row[2] == "hide"]
+        )
+
+    def _rows(self, table: str, key: str, columns: str, *, orphaned: bool) -> list[tuple[Any, ...]]:
+        """The rows of a table; with `orphaned` only those of dead processes, which become this process's."""
+        query = f"SELECT {columns}, owner FROM {table} ORDER BY {key}"  # noqa: S608 - our own words
+        if not orphaned:
+            return self._database.query(query)
+        with self._database.transaction() as connection:
+            rows = [row for row in connection.execute(query) if not is_alive(row[-1])]
+            connection.executemany(
+                f"UPDATE {table} SET owner = ? WHERE {key} = ?",  # noqa: S608 - our own words
+                [(process_token(), row[0]) for row in rows],
+            )
+        return rows
+
+
+def _of_replicas(names: Iterable[str] | None) -> tuple[str, dict[str, object]]:
+    """A condition and its parameters. Only parameter names are put together here, never values."""
+    if names is None:
+        return "", {}
+    parameters: dict[str, object] = {f"r{index}": name for index, name in enumerate(names)}
+    return " AND replica IN (" + ",".join(f":{name}" for name in parameters) + ")", parameters
+
+
+def _blob(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
+
+
+def _key(blob: bytes) -> str:
+    return blob.decode("utf-8", "surrogateescape")
+
+
+def _stamp(version: Version | None) -> str | None:
+    return version.stamp() if version else None
