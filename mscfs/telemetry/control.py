@@ -31,12 +31,14 @@ LONGEST_LINE = 1 << 20
 logger = logging.getLogger(__name__)
 
 
-def request(path: Path, command: str, *, timeout: float | None = 10.0, **arguments: object) -> Any:
+def request(
+    path: Path, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float | None = 10.0
+) -> Any:
     """Send one command and return its result. Blocking; `timeout` in seconds for each silence, None for ever.
 
     Raises MountError when nobody listens, when the answer does not come in time, or with the line the mount answered.
     """
-    line = json.dumps({"command": command, **arguments}).encode() + b"\n"
+    line = json.dumps({"command": command, **(arguments or {})}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)

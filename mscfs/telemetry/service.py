@@ -46,7 +46,7 @@ class MountService:
 
     async def drain(self, arguments: Mapping[str, Any]) -> object:
         """Wait until the replicas are up to date; `timeout` in seconds."""
-        seconds = arguments.get("timeout") or DRAIN_SECONDS
+        seconds = arguments.get("timeout", DRAIN_SECONDS)
         if not isinstance(seconds, int | float):
             raise UsageError("`timeout` must be a number of seconds")
         remaining = await self._mount.drain(float(seconds))

@@ -15,8 +15,8 @@ async def echo(arguments):
     return dict(arguments)
 
 
-async def ask(path, command, **arguments):
-    return await trio.to_thread.run_sync(lambda: control.request(path, command, **arguments))
+async def ask(path, command, *, patience=10.0, **arguments):
+    return await trio.to_thread.run_sync(lambda: control.request(path, command, arguments, timeout=patience))
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ async def test_a_mount_that_does_not_answer_in_time(nursery, tmp_path):
     path = tmp_path / "1.socket"
     await nursery.start(control.serve, path, {"sleep": sleep})
     with pytest.raises(MountError, match=r"did not answer `sleep` within 0\.01 s"):
-        await ask(path, "sleep", timeout=0.01)
+        await ask(path, "sleep", patience=0.01)
     nursery.cancel_scope.cancel()
 
 

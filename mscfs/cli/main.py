@@ -1,0 +1,55 @@
+"""The program `mscfs`: all its commands."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mscfs.cli import mount, mount_helper, status, umount
+from mscfs.cli.program import DEBUG_VARIABLE, run
+
+app = typer.Typer(
+    help="Mount object storage with its replicas as a directory; read from the nearest healthy copy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mscfs {importlib.metadata.version('mscfs')}")  # noqa: T201 - the answer
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+for commands in (mount, umount, status):
+    commands.register(app)
+
+
+def main() -> None:
+    """Run the command line. Ends the process."""
+    arguments = sys.argv[1:]
+    if mount_helper.is_call_of_mount(arguments):
+        run(lambda: mount_helper.mount(arguments))
+    run(lambda: app(args=arguments, prog_name="mscfs"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What is mounted where on this machine, read without touching the mounts: a hung one must not hang the command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mscfs.errors import MountError
+
+MSCFS_TYPE = "fuse.mscfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One line of the mount table."""
+
+    mountpoint: Path
+    type: str
+    source: str
+
+
+class BusyError(MountError):
+    """The mount is in use."""
+
+
+def mounted_at(path: Path) -> Mounted | None:
+    """What is mounted exactly there (the topmost, where several lie on one another)."""
+    return next((entry for entry in reversed(_table()) if entry.mountpoint == path), None)
+
+
+def real_path(path: Path) -> Path:
+    """The path without symbolic links, asking no mounted file system of ours where that can be avoided."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would look at the mount itself
+    for candidate in (absolute, Path(os.path.realpath(absolute.parent)) / absolute.name):
+        if mounted_at(candidate) is not None:
+            return candidate
+    return Path(os.path.realpath(absolute))
+
+
+def probe(path: Path, *, timeout: float) -> Literal["answers", "dead", "hangs"]:
+    """Whether the file system at a path answers within `timeout` seconds. Raises other errors of statvfs(2)."""
+    outcome: list[OSError | None] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(path)
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(error)
+
+    # A thread that nobody waits for: a call into a hung file system ends only with the process.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not outcome:
+        return "hangs"
+    if outcome[0] is None:
+        return "answers"
+    # ECONNABORTED: the connection was cut by hand or by a watchdog.
+    if outcome[0].errno in {errno.ENOTCONN, errno.ECONNABORTED}:
+        return "dead"
+    raise outcome[0]
+
+
+def unmount(path: Path, *, lazy: bool = False) -> None:
+    """Take a mount away; `lazy` detaches it now and lets programs that use it finish.
+
+    Raises BusyError when it is in use, MountError with the system's line otherwise.
+    """
+    if shutil.which("fusermount3"):
+        command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(path)]
+    else:
+        command = ["umount", *(["-l"] if lazy else []), "--", str(path)]
+    done = subprocess.run(  # noqa: S603 - a fixed command, the path behind `--`
+        command, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"}
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise (BusyError if "busy" in said else MountError)(said or f"{command[0]} failed")
+
+
+def holders(mountpoint: Path) -> list[str]:
+    """Who uses a mount, as `name (pid)`: working directories, open files, mappings. Reads only /proc."""
+    place, below = str(mountpoint), f"{mountpoint}/"
+    return [
+        f"{_name(process)} ({process.name})"
+        for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name))
+        if any(name == place or name.startswith(below) for name in _used(process))
+    ]
+
+
+def _table() -> list[Mounted]:
+    return [_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+
+
+def _parse(line: bytes) -> Mounted:
+    # proc(5): ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG…] - TYPE SOURCE OPTIONS
+    fields = line.split(b" ")
+    kind, source = fields[fields.index(b"-", 6) + 1 :][:2]
+    return Mounted(Path(_unescape(fields[4])), _unescape(kind), _unescape(source))
+
+
+def _unescape(text: bytes) -> str:
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text))
+
+
+def _used(process: Path) -> Iterator[str]:
+    links = [process / "cwd", process / "root", process / "exe"]
+    try:
+        links += (process / "fd").iterdir()
+        maps = os.fsdecode((process / "maps").read_bytes())
+    except OSError:
+        return  # it ended meanwhile, or belongs to somebody else
+    for link in links:
+        try:
+            yield str(link.readlink())
+        except OSError:
+            continue
+    for line in maps.splitlines():
+        yield line.split(" ", 5)[-1].strip()
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return "?"

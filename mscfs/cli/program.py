@@ -1,0 +1,54 @@
+"""How a program of mscfs ends: with 0, or with one clear line on standard error and the exit code of the error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from mscfs.errors import MscfsError
+
+EXIT_BUG = 70  # EX_SOFTWARE
+EXIT_INTERRUPTED = 130
+DEBUG_VARIABLE = "MSCFS_DEBUG"
+"""Set to anything: errors show where they come from. In the environment, because a daemon inherits it."""
+
+
+def run(action: Callable[[], object]) -> NoReturn:
+    """Run the program; does not return."""
+    try:
+        action()
+    except MscfsError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error), 1)
+    except Exception as error:  # noqa: BLE001 - a bug is a line too; the traceback is for who asks for it
+        _fail(f"internal error: {type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 to see where)", EXIT_BUG)
+    sys.exit(0)
+
+
+def examples(*lines: str) -> str:
+    """What stands below the help of a command."""
+    return "\n\n".join(["Examples:", *lines])
+
+
+def note(message: str) -> None:
+    """Something for the person at the terminal; a message of several lines is several findings."""
+    for line in message.splitlines():
+        print(f"mscfs: {printable(line)}", file=sys.stderr)  # noqa: T201 - the answer
+
+
+def printable(text: str) -> str:
+    """The text on one line: names from a store may hold anything."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exc()
+    note(message)
+    sys.exit(code)

@@ -1,0 +1,45 @@
+"""Where the lines of a mount's log go: the journal under systemd, else standard error (a file, for a daemon)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+_PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+
+
+def configure_logging(*, verbose: bool = False) -> None:
+    """Send mscfs's log to standard error: information and above, or everything when `verbose`.
+
+    Other libraries' logs appear from warnings on: their details may quote requests with credentials (contract L5).
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JournalFormatter() if _is_journal() else _LineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("mscfs").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(capture=True)
+
+
+class _LineFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00,000 INFO mscfs.fuse: …`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+class _JournalFormatter(logging.Formatter):
+    """The journal adds the time itself and takes the priority from `<N>` at the start of each line (sd-daemon(3))."""
+
+    def __init__(self) -> None:
+        super().__init__("%(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        return "\n".join(prefix + line for line in super().format(record).splitlines())
+
+
+def _is_journal() -> bool:
+    """Whether standard error is a stream to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    status = os.fstat(2)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
