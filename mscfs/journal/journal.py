@@ -14,6 +14,10 @@ back-fill wishes, which a crash of the machine may lose: the next read makes the
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
+import operator
 import os
 import random
 import time
@@ -44,7 +48,7 @@ CREATE TABLE IF NOT EXISTS wishes (
   replica TEXT NOT NULL, key BLOB NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, created REAL NOT NULL,
   serial INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL, owner TEXT, error TEXT,
   PRIMARY KEY (replica, key)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS wishes_due ON wishes (due) WHERE owner IS NULL;
+CREATE INDEX IF NOT EXISTS wishes_due ON wishes (replica, due) WHERE owner IS NULL;
 CREATE TABLE IF NOT EXISTS hidden (
   replica TEXT NOT NULL, key BLOB NOT NULL, PRIMARY KEY (replica, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
@@ -67,6 +71,18 @@ ON CONFLICT (replica, key) DO UPDATE SET
   kind = CASE WHEN kind = 'delete' OR excluded.kind = 'back-fill' THEN kind ELSE excluded.kind END,
   due = CASE WHEN excluded.kind = 'back-fill' THEN due ELSE MIN(due, excluded.due) END,
   size = excluded.size, serial = excluded.serial
+"""
+
+_CLAIM = """
+SELECT due, replica, key, kind, size, serial, attempts FROM wishes WHERE replica = ? AND owner IS NULL AND due <= ?
+ORDER BY due LIMIT ?
+"""
+
+_REPLICAS = """
+WITH RECURSIVE names (name) AS (
+  SELECT MIN(replica) FROM wishes
+  UNION ALL SELECT (SELECT MIN(replica) FROM wishes WHERE replica > name) FROM names WHERE name IS NOT NULL)
+SELECT name FROM names WHERE name IS NOT NULL
 """
 
 
@@ -99,17 +115,15 @@ class Journal:
         self, limit: int, *, replicas: Iterable[str] | None = None, even_if_not_due: bool = False
     ) -> list[ClaimedWish]:
         """Take up to `limit` due wishes, oldest first, for this process; of the named replicas only, if given."""
-        condition, parameters = _of_replicas(replicas)
-        where = "owner IS NULL" + ("" if even_if_not_due else " AND due <= :now") + condition
-        query = f"SELECT replica, key, kind, size, serial, attempts FROM wishes WHERE {where} ORDER BY due LIMIT :limit"  # noqa: S608 - see _of_replicas
-        parameters.update(now=self._clock(), limit=limit)
-        owner = process_token()
+        until = math.inf if even_if_not_due else self._clock()
+        owner, names = process_token(), self._named(replicas)
         with self._database.transaction(durable=False) as connection:
-            rows = connection.execute(query, parameters).fetchall()
+            found = [connection.execute(_CLAIM, (name, until, limit)).fetchall() for name in names]
+            rows = list(itertools.islice(heapq.merge(*found, key=operator.itemgetter(0)), limit))
             connection.executemany(
-                "UPDATE wishes SET owner = ? WHERE replica = ? AND key = ?", [(owner, row[0], row[1]) for row in rows]
+                "UPDATE wishes SET owner = ? WHERE replica = ? AND key = ?", [(owner, row[1], row[2]) for row in rows]
             )
-        return [ClaimedWish(row[0], _key(row[1]), row[2], row[3], row[4], row[5]) for row in rows]
+        return [ClaimedWish(row[1], _key(row[2]), row[3], row[4], row[5], row[6]) for row in rows]
 
     def finish(self, claimed: ClaimedWish) -> None:
         """The wanted state is reached. A wish renewed since it was claimed stays, and is due again."""
@@ -157,10 +171,10 @@ class Journal:
 
         Of the named replicas only, if given.
         """
-        condition, parameters = _of_replicas(replicas)
-        query = f"SELECT MIN(due) FROM wishes WHERE owner IS NULL{condition}"  # noqa: S608 - see _of_replicas
-        due = self._database.query(query, parameters)[0][0]
-        return None if due is None else max(0.0, due - self._clock())
+        query = "SELECT MIN(due) FROM wishes WHERE replica = ? AND owner IS NULL"
+        found = [self._database.query(query, (replica,))[0][0] for replica in self._named(replicas)]
+        dues = [due for due in found if due is not None]
+        return max(0.0, min(dues) - self._clock()) if dues else None
 
     def lag(self) -> dict[str, Lag]:
         """For each replica with wishes: how far it is behind.
@@ -175,13 +189,12 @@ class Journal:
 
     def pending(self, *, replicas: Iterable[str] | None = None) -> int:
         """The number of wishes (of the named replicas, if given), uploads, deletes and renames not finished yet."""
-        condition, parameters = _of_replicas(replicas)
-        counts = self._database.query(
-            f"SELECT COUNT(*) FROM wishes WHERE 1 {condition} UNION ALL SELECT COUNT(*) FROM uploads"  # noqa: S608 - see _of_replicas
-            " UNION ALL SELECT COUNT(*) FROM deletes UNION ALL SELECT COUNT(*) FROM renames",
-            parameters,
+        query = "SELECT COUNT(*) FROM wishes WHERE replica = ?"
+        wishes: int = sum(self._database.query(query, (replica,))[0][0] for replica in self._named(replicas))
+        rest = self._database.query(
+            "SELECT (SELECT COUNT(*) FROM uploads) + (SELECT COUNT(*) FROM deletes) + (SELECT COUNT(*) FROM renames)"
         )
-        return sum(count for (count,) in counts)
+        return wishes + int(rest[0][0])
 
     def forget_replica(self, replica: str) -> int:
         """Drop all that is known of a replica that left the configuration for good. Returns how many wishes went."""
@@ -329,6 +342,12 @@ class Journal:
             "INSERT OR IGNORE INTO hidden VALUES (?, ?)", [row[:2] for row in wanted if row[2] == "hide"]
         )
 
+    def _named(self, replicas: Iterable[str] | None) -> Iterable[str]:
+        """The given replicas, or all that have wishes. (One index search each; SELECT DISTINCT reads all rows.)"""
+        if replicas is not None:
+            return replicas
+        return [name for (name,) in self._database.query(_REPLICAS)]
+
     def _rows(self, table: str, key: str, columns: str, *, orphaned: bool) -> list[tuple[Any, ...]]:
         """The rows of a table; with `orphaned` only those of dead processes, which become this process's."""
         query = f"SELECT {columns}, owner FROM {table} ORDER BY {key}"  # noqa: S608 - our own words
@@ -341,14 +360,6 @@ class Journal:
                 [(process_token(), row[0]) for row in rows],
             )
         return rows
-
-
-def _of_replicas(names: Iterable[str] | None) -> tuple[str, dict[str, object]]:
-    """A condition and its parameters. Only parameter names are put together here, never values."""
-    if names is None:
-        return "", {}
-    parameters: dict[str, object] = {f"r{index}": name for index, name in enumerate(names)}
-    return " AND replica IN (" + ",".join(f":{name}" for name in parameters) + ")", parameters
 
 
 def _blob(key: str) -> bytes:
