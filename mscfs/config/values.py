@@ -84,7 +84,7 @@ class MscfsOptions:
     shutdown_timeout: float = 90.0
     hedging: bool = True
     workers: int = 0
-    """Fetch worker processes; 0: one for each core, at most four."""
+    """Fetch worker processes; 0: one for every two cores, at most four."""
     uid: int | None = None
     gid: int | None = None
     file_mode: int = 0o644

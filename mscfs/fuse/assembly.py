@@ -21,8 +21,9 @@ from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
 from mscfs.vfs.staging import StagingArea
-from mscfs.vfs.transport import FetchSummary, RunBlocking, Transport
+from mscfs.vfs.transport import RunBlocking, Transport
 from mscfs.vfs.uploads import Uploads
+from mscfs.workers.protocol import FetchSummary
 
 TRANSIENT_LIMIT = 1 * GIB
 """Chunks on their way to the kernel, when the profile does not cache."""

@@ -46,7 +46,7 @@ def guarded(handler: Handler[Parameters, Answer]) -> Handler[Parameters, Answer]
             log.exception("a bug in %s: this call fails with EIO, the mount goes on", handler.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None
 
-    return call  # type: ignore[return-value] # mypy keeps the wrapped name of `self`
+    return call
 
 
 QUIET = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.EISDIR, errno.ENOTDIR, errno.EROFS})
@@ -212,7 +212,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def fsync(self, fh: int, datasync: bool) -> None:
-        """For fsync(2) and fdatasync(2): as flush."""
+        """Bring the file home, for fsync(2) and fdatasync(2)."""
         await self._filesystem.fsync(fh)
 
     @guarded

@@ -99,7 +99,14 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
     await run_blocking(_check_primary, manager.primary.probe, bool(manager.replicas))
     cache = open_cache(request.config, request.profile)
     try:
-        async with WorkerPool(request.config, request.profile, cache.settings) as pool:
+        async with WorkerPool(
+            request.config,
+            request.profile,
+            cache.settings,
+            namespace=manager.identity,
+            chunk_size=options.chunk_size,
+            fetch_processes=options.workers or _fetch_processes(),
+        ) as pool:
             async with trio.open_nursery() as background:
                 parts = assemble(
                     request.config,
@@ -168,6 +175,11 @@ async def _stop_on_signal(mount: Mount) -> None:
         async for number in signals:
             log.info("%s: uploading what is dirty, then unmounting", signal.Signals(number).name)
             mount.stop()
+
+
+def _fetch_processes() -> int:
+    """One for every two cores: the rest is needed to answer the kernel and to run the program that reads."""
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
 def _check_primary(probe: Callable[[], None], has_replicas: bool) -> None:

@@ -17,7 +17,8 @@ from mscfs.cache.chunks import ChunkCache, object_digest
 from mscfs.cache.files import Chunk, ChunkId
 from mscfs.errors import StorageError, StoreTimeoutError
 from mscfs.types import Version
-from mscfs.vfs.transport import FetchSummary, Transport
+from mscfs.vfs.transport import Transport
+from mscfs.workers.protocol import FetchSummary
 
 FETCH_BYTES = 8 << 20
 """The longest range of one GET: larger ones gain nothing and make others wait."""

@@ -28,7 +28,7 @@ from mscfs.types import ObjectMetadata, Version
 from mscfs.vfs.attributes import AttributeMaker, Attributes
 from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.handles import DirectoryHandle, FileHandle, HandleTable
-from mscfs.vfs.inodes import Inode, InodeTable
+from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode, InodeTable
 from mscfs.vfs.namespace import Namespace, directory_metadata, is_local
 from mscfs.vfs.paths import NAME_MAX, check_new_name, to_bytes
 from mscfs.vfs.reader import ChunkReader
@@ -178,7 +178,8 @@ class Filesystem:
     def _make_directory(self, key: str, mode: int, owner: Owner) -> None:
         self.manager.make_directory(key)
         if self.manager.capabilities.posix_attributes:
-            self.manager.primary.set_posix_attributes(key, mode=mode, uid=owner.uid, gid=owner.gid)
+            uid, gid = (owner.uid, owner.gid) if MAY_GIVE_AWAY else (None, None)
+            self.manager.primary.set_posix_attributes(key, mode=mode, uid=uid, gid=gid)
 
     async def remove_directory(self, parent: int, name: str) -> None:
         """Remove an empty directory; ENOTEMPTY."""
@@ -391,8 +392,11 @@ class Filesystem:
     # -- the whole ------------------------------------------------------------------------------------------------
 
     async def space(self) -> Space | None:
-        """The primary's room; None where it has no bound."""
-        return await self._run_blocking(self.manager.space)
+        """The primary's room; None where it has no bound, or cannot be asked: df must not hang or fail for that."""
+        try:
+            return await self._run_blocking(self.manager.space)
+        except StorageError:
+            return None
 
     async def flush_all(self) -> list[str]:
         """Upload everything dirty (shutdown); returns the keys that could not be."""

@@ -14,6 +14,8 @@ from mscfs.types import ObjectMetadata
 from mscfs.vfs.staging import StagingFile
 
 ROOT = 1
+MAY_GIVE_AWAY = os.geteuid() == 0
+"""Only root may set a new file's owner on the store (chown(2)); others own what they make."""
 
 
 @dataclass(slots=True)

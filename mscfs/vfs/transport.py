@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
+from mscfs.workers.protocol import FetchSummary
 
 Result = TypeVar("Result")
 
 OnChunk = Callable[[int, bytes | None], None]
 """Called with a chunk's index when it is in the cache, or with its bytes when the cache would not take it."""
-
-
-@dataclass(frozen=True, slots=True)
-class FetchSummary:
-    """What a fetch came to: who served how many bytes, which replicas did not have the version, errors by profile."""
-
-    source: str
-    bytes: int
-    missing: tuple[str, ...] = ()
-    stale: tuple[str, ...] = ()
-    errors: Mapping[str, int] = field(default_factory=dict)
 
 
 class Transport(Protocol):

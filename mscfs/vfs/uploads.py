@@ -10,7 +10,7 @@ from mscfs.errors import NotFoundError, StorageError
 from mscfs.journal import Journal
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import STAMP_KEY, ObjectMetadata
-from mscfs.vfs.inodes import Inode, Overrides
+from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode, Overrides
 from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.staging import StagingArea, StagingFile
 from mscfs.vfs.transport import RunBlocking, Transport
@@ -107,8 +107,8 @@ class Uploads:
             written = self._manager.primary.set_posix_attributes(
                 written.key,
                 mode=overrides.mode,
-                uid=overrides.uid,
-                gid=overrides.gid,
+                uid=overrides.uid if MAY_GIVE_AWAY else None,
+                gid=overrides.gid if MAY_GIVE_AWAY else None,
                 modified_ns=overrides.mtime_ns,
             )
         wishes = self._manager.replication_wishes(written.key, written.content_length)

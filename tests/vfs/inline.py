@@ -19,7 +19,8 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.step import StepResult, bring_up_to_date
 from mscfs.store import open_store
 from mscfs.types import ByteRange, ObjectMetadata, Version
-from mscfs.vfs.transport import FetchSummary, OnChunk
+from mscfs.vfs.transport import OnChunk
+from mscfs.workers.protocol import FetchSummary
 
 
 async def inline(call: Callable[..., Any], /, *arguments: Any) -> Any:
