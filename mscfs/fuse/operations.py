@@ -212,7 +212,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def fsync(self, fh: int, datasync: bool) -> None:
-        """Bring the file home, for fsync(2) and fdatasync(2)."""
+        """Bring the file home."""
         await self._filesystem.fsync(fh)
 
     @guarded
