@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from mscfs.config.check import check
 from mscfs.config.document import Document
 from mscfs.config.merge import Merger, Part, read_includes
-from mscfs.config.problems import Kind, Location, Problem
+from mscfs.config.problems import Kind, Location, Problem, printable
 from mscfs.config.profiles import RawProfile, build_profile, check_replicas
 from mscfs.config.schema import File
 from mscfs.config.sections import build_cache, build_path_mapping, build_posix, merge_opentelemetry
@@ -29,10 +29,10 @@ class _Assembly:
         self._unset: set[tuple[str, Location]] = set()
 
     def run(self, main: Document) -> tuple[Config | None, tuple[Problem, ...]]:
-        included, problems = read_includes(main)
+        first = self._read(main)
+        included, problems = read_includes(first)
         self._add(problems)
-        documents = [main, *included]
-        merger = Merger([self._read(document) for document in documents])
+        merger = Merger([first, *map(self._read, included)])
         profiles = self._build_profiles(merger)
         cache, problems = build_cache(merger.section("cache"))
         self._add(problems)
@@ -45,17 +45,14 @@ class _Assembly:
         found = tuple(sorted(dict.fromkeys(self._problems), key=lambda problem: (problem.file, problem.line or 0)))
         if any(problem.kind == "error" for problem in found):
             return None, found
-        unusable: dict[str, tuple[str, ...]] = {}
-        for problem in found:
-            if problem.kind in {"unusable", "unsupported"}:
-                unusable[problem.profile] = (*unusable.get(problem.profile, ()), str(problem))
+        unusable = _unusable(found, profiles)
         config = Config(
             profiles={name: profile for name, profile in profiles.items() if profile and name not in unusable},
             cache=cache,
             posix=posix,
             path_mapping=path_mapping,
             opentelemetry=opentelemetry,
-            files=tuple(document.path for document in documents if document.path),
+            files=tuple(document.path for document in (main, *included) if document.path),
             warnings=tuple(str(problem) for problem in found if problem.kind == "warning"),
             unusable=unusable,
         )
@@ -95,6 +92,22 @@ class _Assembly:
         for problem in problems:
             if problem.kind == "warning" or (problem.file, problem.location) not in self._unset:
                 self._problems.append(problem)
+
+
+def _unusable(problems: Iterable[Problem], profiles: Mapping[str, ProfileConfig | None]) -> dict[str, tuple[str, ...]]:
+    """The profiles that cannot be used, for reasons of their own or of a replica, and the reasons."""
+    own: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem.kind in {"unusable", "unsupported"}:
+            own.setdefault(problem.profile, []).append(problem)
+    inherited: dict[str, list[str]] = {}
+    for name, profile in profiles.items():
+        for replica in profile.replicas if profile else ():
+            why = f"profile '{printable(name)}' cannot be used because of its replica '{printable(replica.profile)}'"
+            # What a replica itself lists matters only to itself.
+            reasons = [reason for reason in own.get(replica.profile, ()) if reason.location[2:3] != ("replicas",)]
+            inherited.setdefault(name, []).extend(f"{why}: {reason}" for reason in reasons)
+    return {name: lines for name in profiles if (lines := (*map(str, own.get(name, ())), *inherited.get(name, ())))}
 
 
 def _kind_of_unset(location: Location) -> Kind:

@@ -129,8 +129,10 @@ def _parse_yaml(text: str, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         # The parser quotes the text it stumbled over, which may be part of a secret.
         what = re.sub(r"""['"].*['"]|!\S+""", "…", error.problem or "unreadable", flags=re.DOTALL)
-        column = f" (column {mark.column + 1})" if mark else ""
-        raise _unreadable(source, f"is not valid YAML: {what}{column}", mark.line + 1 if mark else None) from None
+        last = max(1, len(text.splitlines()))
+        if mark is None or mark.line >= last:  # what is missing at the end is missed behind the last line
+            raise _unreadable(source, f"is not valid YAML: {what}", last) from None
+        raise _unreadable(source, f"is not valid YAML: {what} (column {mark.column + 1})", mark.line + 1) from None
     except yaml.YAMLError:
         raise _unreadable(source, "is not valid YAML: it holds characters that are not allowed") from None
     except ValueError:

@@ -34,10 +34,22 @@ class Report:
         """The problems of these kinds."""
         return tuple(problem for problem in self.problems if problem.kind in kinds)
 
+    def accept(self) -> Config:
+        """The configuration; ConfigError with every error where there is none.
+
+        An unknown key beside an error is told with it: a mistyped key is often why another one is missing.
+        """
+        if self.config is not None:
+            return self.config
+        errors = self.of_kind("error")
+        blocks = {(error.file, error.location[:-1]) for error in errors}
+        beside = {problem for problem in self.of_kind("warning") if (problem.file, problem.location[:-1]) in blocks}
+        raise ConfigError("\n".join(str(problem) for problem in self.problems if problem in {*errors, *beside}))
+
 
 def load_config(path: Path | None = None) -> Config:
     """The configuration in `path`, else in the file that `search` finds. ConfigError says what is wrong with it."""
-    return _accept(check_config(path))
+    return check_config(path).accept()
 
 
 def parse_config(data: Mapping[str, Any], *, source: str = "<dict>", base: Path | None = None) -> Config:
@@ -47,7 +59,7 @@ def parse_config(data: Mapping[str, Any], *, source: str = "<dict>", base: Path 
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{source}: must be a mapping with the key 'profiles' at its top")
-    return _accept(_assemble(Document(data, source=source, base=base)))
+    return _assemble(Document(data, source=source, base=base)).accept()
 
 
 def check_config(path: Path | None = None) -> Report:
@@ -62,33 +74,23 @@ def check_config(path: Path | None = None) -> Report:
 def find_profile(config: Config, name: str) -> ProfileConfig:
     """A profile that can be used, and whose replicas can be used.
 
-    ConfigError for an unknown name, and for everything in the profile or its replicas that was left until now.
+    ConfigError for an unknown name, and for what is wrong in the profile or its replicas, a line each.
     """
     if name in config.unusable:
         raise ConfigError("\n".join(config.unusable[name]))
     profile = config.profiles.get(name) or implicit_profile(name)
     if profile is None:
         raise ConfigError(_unknown_profile(config, name))
-    lines = [
-        f"profile '{printable(name)}' cannot be used because of its replica '{printable(replica.profile)}': {line}"
-        for replica in profile.replicas
-        for line in config.unusable.get(replica.profile, ())
-    ]
-    if lines:
-        raise ConfigError("\n".join(lines))
     return profile
 
 
 def _assemble(document: Document) -> Report:
     from mscfs.config.assemble import assemble  # noqa: PLC0415 - pydantic is loaded only when something is parsed
 
-    return Report(*assemble(document, os.environ))
-
-
-def _accept(report: Report) -> Config:
-    if report.config is None:
-        raise ConfigError("\n".join(map(str, report.of_kind("error"))))
-    return report.config
+    try:
+        return Report(*assemble(document, os.environ))
+    except RecursionError:
+        raise ConfigError(f"{document.source}: is nested too deeply, or an alias refers to itself") from None
 
 
 def _unknown_profile(config: Config, name: str) -> str:

@@ -35,13 +35,13 @@ class Part:
         return value
 
 
-def read_includes(main: Document) -> tuple[list[Document], list[Problem]]:
-    """The files that `main` includes, in the order listed, and what kept some of them from being read.
+def read_includes(part: Part) -> tuple[list[Document], list[Problem]]:
+    """The files that a file includes, in the order listed, and what kept some of them from being read.
 
-    Names are relative to the directory of `main`. An included file cannot include others.
+    Names are relative to the directory of the including file. An included file cannot include others.
     """
     documents, problems = [], []
-    names = main.data.get("include")
+    main, names = part.document, part.expanded("include")
     for index, name in enumerate(names if isinstance(names, list) else ()):
         if not isinstance(name, str) or not name:
             continue  # the schema says so

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from mscfs.config.secrets import mask
+from mscfs.config.secrets import mask, secret_depth
 
 Location = tuple[str | int, ...]
 """The way from the top of a file to a key: names, and positions in lists."""
@@ -28,7 +28,7 @@ class Problem:
     message: str
     file: str
     line: int | None = None
-    location: Location = ()
+    location: Location = field(default=(), repr=False)
 
     @property
     def profile(self) -> str:
@@ -37,9 +37,12 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """The dotted key path, as `profiles.data.replicas[0].read_priority`."""
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{printable(step)}" for step in self.location)
-        return path.removeprefix(".")
+        """The dotted key path, as `profiles.data.replicas[0].read_priority`; it ends at the name of a secret."""
+        depth = secret_depth(self.location)
+        steps = self.location if depth is None else self.location[: depth + 1]
+        return "".join(f"[{step}]" if isinstance(step, int) else f".{printable(step)}" for step in steps).removeprefix(
+            "."
+        )
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
@@ -51,11 +54,9 @@ def printable(name: str) -> str:
 
     In `{secret_key:abc}` the missing space makes `secret_key:abc` the key: what follows `:` or `=` is cut off.
     """
-    shown = str(mask(name))
-    head = re.split(r"=|:(?!//)", shown, maxsplit=1)[0]
-    short = head[:_LONGEST]
-    escaped = "".join(character if character.isprintable() else repr(character)[1:-1] for character in short)
-    return escaped if short == shown else f"{escaped}…"
+    head = re.split(r"=|:(?!//)", name, maxsplit=1)[0][:_LONGEST]
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(mask(head)))
+    return shown if head == name else f"{shown}…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

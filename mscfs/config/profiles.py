@@ -86,10 +86,10 @@ def check_replicas(raw: RawProfile, others: Mapping[str, RawProfile]) -> Iterato
             yield raw.problem("error", "a profile cannot be its own replica", *where)
         elif name in seen:
             yield raw.problem("error", f"'{printable(name)}' is listed twice", *where)
-        elif name not in others and name != FILESYSTEM_PROFILE:
+        elif name not in others:
             known = [other for other in others if other != raw.name]
             yield raw.problem("error", f"no profile is named '{printable(name)}'{did_you_mean(name, known)}", *where)
-        elif name in others and any(_replica_names(others[name].data)):
+        elif any(_replica_names(others[name].data)):
             # A write would reach the replica but not the replica's replicas: nobody who writes this expects that.
             message = (
                 f"'{printable(name)}' has replicas of its own, which is not followed: list them here, and name a "

@@ -26,7 +26,7 @@ def find_file(environment: Mapping[str, str]) -> Path:
         if path.exists():
             return path
     names = ", ".join(map(str, searched))
-    raise ConfigError(f"no configuration file found: name one in MSC_CONFIG, or create one of {names}")
+    raise ConfigError(f"no configuration file found: name one with --config or MSC_CONFIG, or create one of {names}")
 
 
 def places(environment: Mapping[str, str]) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MASK = "***"
@@ -20,13 +20,19 @@ _HARMLESS_NAMES = frozenset(
 _SECRET_TEXT = re.compile(
     r"(?:key|signature|sig|secret|password|passwd|token)\s*=|-----BEGIN[ A-Z]*PRIVATE KEY", re.IGNORECASE
 )
-# Up to the last "@": a password may itself hold "/", "?", "#" or "@".
-_URL = re.compile(r"([a-z][a-z0-9+.-]*://)(.*@)?([^?#]*)([?#].*)?", re.IGNORECASE | re.DOTALL)
 
 
 def is_secret_name(name: str) -> bool:
     """Whether an option of this name may hold a secret, judged by its name alone."""
     return name not in _HARMLESS_NAMES and _SECRET_NAME.search(name) is not None
+
+
+def secret_depth(location: Sequence[str | int]) -> int | None:
+    """The index of the first step of a key path whose name suggests a secret; a profile may have any name."""
+    for index, step in enumerate(location):
+        if isinstance(step, str) and is_secret_name(step) and (index, location[0]) != (1, "profiles"):
+            return index
+    return None
 
 
 def mask(value: Any) -> Any:
@@ -50,8 +56,12 @@ def mask_all(value: Any, *, keep: frozenset[str] = frozenset()) -> Any:
 
 
 def _mask_text(text: str) -> str:
-    url = _URL.fullmatch(text)
-    if url is not None:
-        scheme, user, rest, query = url.groups()
-        text = scheme + (f"{MASK}@" if user else "") + rest + (f"{query[0]}{MASK}" if query else "")
+    before, scheme, rest = text.partition("://")
+    if scheme:
+        # The last "@": a password may itself hold one.
+        user, _, rest = rest.rpartition("@")
+        if re.search("[?#]", user):
+            return f"{before}://{MASK}"  # either a "?" in the password or an "@" in the query
+        place, *query = re.split("([?#])", rest, maxsplit=1)
+        text = f"{before}://{MASK + '@' if user else ''}{place}{query[0] + MASK if query else ''}"
     return MASK if _SECRET_TEXT.search(text) else text

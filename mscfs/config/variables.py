@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mscfs.config.problems import Location, printable
-from mscfs.config.secrets import is_secret_name
+from mscfs.config.secrets import mask, secret_depth
 
 _REFERENCE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HARMLESS_CREDENTIALS_OPTIONS = frozenset({"type", "audience", "file", "credential_file_path"})
 _PLAIN_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|\$[A-Z_][A-Z0-9_]*", re.ASCII)
 
 
@@ -54,8 +55,7 @@ def _names(text: str) -> list[str]:
 
 
 def _explain(missing: list[str], text: str, location: Location) -> str:
-    secret = any(isinstance(step, str) and is_secret_name(step) for step in location)
-    if secret and not _PLAIN_REFERENCE.fullmatch(text):
+    if _may_be_secret(text, location) and not _PLAIN_REFERENCE.fullmatch(text):
         # Here "$word" may be part of the secret itself: the name must not be told.
         return "names a variable that is not set; a secret that holds a '$' must come from a variable of its own"
     odd = [name for name in missing if not _NAME.fullmatch(name)]
@@ -63,6 +63,12 @@ def _explain(missing: list[str], text: str, location: Location) -> str:
         return f"'${{{printable(odd[0])}}}' is no variable: only $NAME and ${{NAME}} are known, without defaults"
     names = ", ".join(dict.fromkeys(missing))
     return f"the environment variable{'s' if len(set(missing)) > 1 else ''} {names} must be set"
+
+
+def _may_be_secret(text: str, location: Location) -> bool:
+    # The options of a credentials provider of one's own may have any name.
+    unknown = "credentials_provider" in location and location[-1] not in _HARMLESS_CREDENTIALS_OPTIONS
+    return unknown or mask(text) != text or secret_depth(location) is not None
 
 
 def _is_comment(location: Location) -> bool:
