@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mscfs.errors import NotFoundError
 from mscfs.providers.base import StorageProvider
 from mscfs.replicas.freshness import comparable_hashes, is_copy_of
 from mscfs.replicas.source import Replica
-from mscfs.types import ObjectMetadata
+from mscfs.types import ObjectMetadata, Version
 
-State = Literal["missing", "stale", "fresh", "unmatched"]
+State = Literal["missing", "stale", "fresh", "unmatched", "uncertain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One key and how the replica stands: `missing`, `stale`, `fresh`, or `unmatched` (only the replica has it).
 
-    `size` in bytes: of the primary's object, for `unmatched` of the replica's.
+    `uncertain`: the listings do not tell whether it is stale or fresh; `decide` does. `size` in bytes: of the primary's
+    object, for `unmatched` of the replica's. `wanted` is the primary's version where it has one.
     """
 
     key: str
     state: State
     size: int
+    wanted: Version | None = None
 
 
-def compare(primary: StorageProvider, replica: Replica, prefix: str = "") -> Iterator[Difference]:
+def compare(
+    primary: StorageProvider, replica: Replica, prefix: str = "", *, decide_all: bool = True
+) -> Iterator[Difference]:
     """Compare all objects below `prefix`, in key order, streaming both listings.
 
     A listing carries no user metadata: where sizes agree and no hash decides, the replica is asked for the object's
-    version with one HEAD. Directory markers are left out.
+    version with one HEAD, or, without `decide_all`, the key is given as `uncertain` for the caller to `decide` on many
+    at once. Directory markers are left out.
     """
     ours = _objects(primary, prefix)
     theirs = _objects(replica.provider, prefix)
@@ -39,14 +44,27 @@ def compare(primary: StorageProvider, replica: Replica, prefix: str = "") -> Ite
     while here is not None or there is not None:
         if there is None or (here is not None and _order(here) < _order(there)):
             assert here is not None
-            yield Difference(here.key, "missing", here.content_length)
+            yield Difference(here.key, "missing", here.content_length, here.version)
             here = next(ours, None)
         elif here is None or _order(there) < _order(here):
             yield Difference(there.key, "unmatched", there.content_length)
             there = next(theirs, None)
         else:
-            yield Difference(here.key, _state(here, there, replica), here.content_length)
+            found = Difference(here.key, _state(here, there, replica), here.content_length, here.version)
+            yield decide(found, replica) if decide_all else found
             here, there = next(ours, None), next(theirs, None)
+
+
+def decide(difference: Difference, replica: Replica) -> Difference:
+    """Settle an `uncertain` difference with one HEAD; others are given back as they are."""
+    if difference.state != "uncertain" or difference.wanted is None:
+        return difference
+    try:
+        copy = replica.provider.head(difference.key)
+    except NotFoundError:
+        return replace(difference, state="missing")
+    fresh = is_copy_of(copy, difference.wanted, profile=replica.profile)
+    return replace(difference, state="fresh" if fresh else "stale")
 
 
 def _state(here: ObjectMetadata, there: ObjectMetadata, replica: Replica) -> State:
@@ -55,10 +73,7 @@ def _state(here: ObjectMetadata, there: ObjectMetadata, replica: Replica) -> Sta
     if comparable_hashes(here.content_hash, there.content_hash):
         return "fresh" if here.content_hash == there.content_hash else "stale"
     if there.metadata is None:
-        try:
-            there = replica.provider.head(there.key)
-        except NotFoundError:
-            return "missing"
+        return "uncertain"
     return "fresh" if is_copy_of(there, here.version, profile=replica.profile) else "stale"
 
 
