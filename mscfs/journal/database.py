@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from mscfs.errors import NoSpaceError, StorageError, StoreUnavailableError
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another process that writes; a write takes milliseconds."""
+_ROUND_MILLISECONDS = 30
 
 
 class Database:
@@ -42,7 +44,7 @@ class Database:
                 connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                _patiently(connection, "BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -54,7 +56,7 @@ class Database:
     def query(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         """The rows of one SELECT; waits for no writer."""
         with self._used() as connection:
-            return connection.execute(sql, parameters).fetchall()
+            return _patiently(connection, sql, parameters).fetchall()
 
     def close(self) -> None:
         """Close this process's connection; the next call opens a new one."""
@@ -84,16 +86,17 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > self._version:
             raise StoreUnavailableError(
                 f"the journal {self._path} was written by a newer mscfs (format {found}; this one knows"
                 f" {self._version}): upgrade mscfs on this node"
             )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
         if found < self._version:
             connection.executescript(f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {self._version}; COMMIT;")
+        connection.execute(f"PRAGMA busy_timeout = {_ROUND_MILLISECONDS}")
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -118,6 +121,20 @@ class Database:
 
     def _resume_after_fork(self) -> None:
         self._lock.release()
+
+
+def _patiently(
+    connection: sqlite3.Connection, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
+) -> sqlite3.Cursor:
+    """Execute a statement that may meet another process's lock, for at most LOCK_TIMEOUT seconds."""
+    # SQLite looks again after 1, 2, 5… 100 ms: beside a busy writer it may miss every gap. Short rounds begin anew.
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            return connection.execute(sql, parameters)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
 
 
 # No connection may cross a fork. SQLite keeps the locks it holds in tables of the process: the child would inherit the
