@@ -67,6 +67,13 @@ NotEmpty = Annotated[str, Field(min_length=1, description="a string that is not 
 
 
 @with_config(STRICT)
+class MemoryOptions(TypedDict, total=False):
+    """`memory`: objects live as long as the process; for tests and for trying things out."""
+
+    base_path: Required[str]
+
+
+@with_config(STRICT)
 class FileOptions(TypedDict, total=False):
     """`file`."""
 
@@ -199,6 +206,7 @@ class FileBasedCredentials(TypedDict, total=False):
 
 STORAGE_OPTIONS: dict[str, Block] = {
     "file": FileOptions,
+    "memory": MemoryOptions,
     "s3": S3Options,
     "s8k": S8kOptions,
     "gcs_s3": GcsS3Options,

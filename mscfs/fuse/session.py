@@ -21,6 +21,7 @@ from mscfs.config.values import Config
 from mscfs.errors import MountError, StorageError, StoreMissingError
 from mscfs.fuse.assembly import MountParts, assemble, open_cache
 from mscfs.fuse.operations import Operations
+from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
 from mscfs.replicas.placement import Placement, locate
 from mscfs.store import open_store
@@ -165,7 +166,7 @@ async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: 
 
 async def _announce(mount: Mount, announce: Callable[[], None]) -> None:
     """Tell the waiting parent once the kernel's questions are answered."""
-    await mount.parts.run_blocking(os.statvfs, mount.request.mountpoint)
+    await mount.parts.run_blocking(raise_limits, mount.request.mountpoint)
     log.info("mounted %s at %s", mount.request.profile, mount.request.mountpoint)
     announce()
 

@@ -124,11 +124,11 @@ def test_a_profile_names_a_storage_provider() -> None:
     assert "profiles.a.provider_bundle: excludes storage_provider: remove one" in refusal({"a": both})
 
 
-@pytest.mark.parametrize("kind", ["S3", "s3s", "memory", "my class", ".x", "x.", "x..Y", "x.1"])
+@pytest.mark.parametrize("kind", ["S3", "s3s", "memories", "my class", ".x", "x.", "x..Y", "x.1"])
 def test_an_unknown_storage_provider_is_an_error(kind: str) -> None:
     message = refusal({"a": profile(kind)})
     assert (
-        "storage_provider.type: must be one of file, s3, s8k, gcs_s3, gcs, azure, or a class as module.Class" in message
+        "storage_provider.type: must be one of file, memory, s3, s8k, gcs_s3, gcs, azure, or a class as module.Class" in message
     )
 
 

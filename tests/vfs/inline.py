@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,18 @@ def file_profile(path: Path, **more: Any) -> dict[str, Any]:
     return {"storage_provider": {"type": "file", "options": {"base_path": str(path)}}, **more}
 
 
-def make_config(root: Path, *, replicas: bool = True, **mscfs: Any) -> Config:
-    """A `file` primary with two `file` replicas; `mscfs` are keys of the profile's own block."""
+def memory_profile(path: Path, **more: Any) -> dict[str, Any]:
+    return {"storage_provider": {"type": "memory", "options": {"base_path": str(path)}}, **more}
+
+
+def make_config(root: Path, *, replicas: bool = True, objects: bool = False, **mscfs: Any) -> Config:
+    """A `file` primary (with `objects`: an object store in memory) with two replicas of the same kind.
+
+    `mscfs` are keys of the profile's own block.
+    """
     for name in ("primary", "near", "far"):
         (root / name).mkdir(exist_ok=True)
+    make_profile = memory_profile if objects else file_profile
     extra: dict[str, Any] = {"mscfs": mscfs, "retry": {"attempts": 1, "delay": 0.0}}
     if replicas:
         extra["replicas"] = [
@@ -115,9 +123,9 @@ def make_config(root: Path, *, replicas: bool = True, **mscfs: Any) -> Config:
     return parse_config(
         {
             "profiles": {
-                "data": file_profile(root / "primary", **extra),
-                "near": file_profile(root / "near"),
-                "far": file_profile(root / "far"),
+                "data": make_profile(root / "primary", **extra),
+                "near": make_profile(root / "near"),
+                "far": make_profile(root / "far"),
             }
         }
     )
@@ -139,6 +147,3 @@ async def world(root: Path, *, read_only: bool = False, **options: Any) -> Async
         parts.area.close()
         cache.close()
         manager.close()
-
-
-__all__ = ["InlineTransport", "World", "file_profile", "make_config", "replace", "world"]
