@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mscfs.cli import mount, mount_helper, status, umount
+from mscfs.cli import config, demo, mount, mount_helper, status, umount
 from mscfs.cli.program import DEBUG_VARIABLE, run
 
 app = typer.Typer(
@@ -39,8 +39,9 @@ def _options(
         os.environ[DEBUG_VARIABLE] = "1"
 
 
-for commands in (mount, umount, status):
+for commands in (mount, umount, status, demo):
     commands.register(app)
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

@@ -84,3 +84,7 @@ def profile_of(source: str) -> str:
     if source.startswith(_SCHEME) and "/" in profile:
         raise UsageError(f"{source}: only a whole profile can be mounted: {_SCHEME}{profile.split('/')[0]}/")
     return profile
+
+
+if __name__ == "__main__":
+    main()

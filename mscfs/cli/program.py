@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mscfs.errors import MscfsError
+from mscfs.errors import MscfsError, StorageError
 
 EXIT_BUG = 70  # EX_SOFTWARE
 EXIT_INTERRUPTED = 130
@@ -20,6 +20,8 @@ def run(action: Callable[[], object]) -> NoReturn:
     """Run the program; does not return."""
     try:
         action()
+    except StorageError as error:
+        _fail(printable(str(error)), error.exit_code)  # its key may hold anything, also line breaks
     except MscfsError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -1,0 +1,285 @@
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from mscfs.cli.mount_table import mounted_at, probe
+
+pytestmark = pytest.mark.mount
+
+
+def one_line(done):
+    """The one line of a failed command."""
+    assert done.returncode != 0
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("mscfs: ")
+    return lines[0]
+
+
+def wait_gone(pid):
+    """Return when a process that is no child of ours has ended."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([process], [], [], 30)[0]
+    finally:
+        os.close(process)
+
+
+def test_L1_mount_returns_when_the_mount_answers(machine):
+    (machine.store("primary") / "a").write_text("content")
+    machine.mount()
+    assert (machine.mountpoint / "a").read_text() == "content"
+    entry = mounted_at(machine.mountpoint)
+    assert (entry.type, entry.source) == ("fuse.mscfs", "data")
+    done = machine.run("umount", machine.mountpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not machine.is_mounted()
+    assert machine.daemons() == []
+
+
+def test_L5_a_mount_is_nosuid_and_nodev(machine):
+    machine.mount()
+    flags = os.statvfs(machine.mountpoint).f_flag
+    assert flags & os.ST_NOSUID
+    assert flags & os.ST_NODEV
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["dta", "mnt"], 78, "no profile is named 'dta'"),
+        (["data", "none"], 1, "none does not exist: make it with `mkdir -p "),
+        (["data", "config.json"], 1, "config.json is not a directory"),
+        (["data", "mnt", "-o", "metadatattl=1"], 64, "did you mean 'metadata_ttl'?"),
+        (["data", "mnt", "--config", "nowhere.yaml"], 78, "nowhere.yaml"),
+        (["data", "stores"], 1, "would hide the files of profile 'data'"),
+        (["data", "."], 1, "would hide"),
+    ],
+)
+def test_L1_a_mistake_is_one_line_and_nothing_stays(machine, arguments, code, said):
+    done = machine.run("mount", *arguments)
+    assert said in one_line(done)
+    assert done.returncode == code
+    assert not machine.is_mounted()
+    assert machine.daemons() == []
+
+
+def test_L1_what_only_the_daemon_finds_out_is_one_line_too(machine):
+    machine.store("primary").rmdir()
+    done = machine.run("mount", "data", machine.mountpoint)
+    assert "data: " in one_line(done)
+    assert done.returncode == 69
+    assert not machine.is_mounted()
+
+
+def test_L1_the_code_of_the_daemon_is_the_code_of_the_command(machine):
+    done = machine.run("mount", "data", machine.mountpoint, MSC_REPLICA_UPLOAD_THREADS="many")
+    assert "MSC_REPLICA_UPLOAD_THREADS" in one_line(done)
+    assert done.returncode == 78
+
+
+def test_L1_a_daemon_that_dies_before_it_is_ready(machine):
+    # The limit lets the command run, and kills its daemon when it imports what a mount needs.
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (1, 1)); import time\nwhile True: pass"
+    (machine.root / "broken").mkdir()
+    (machine.root / "broken" / "pyfuse3.py").write_text(code)
+    done = machine.run("mount", "data", machine.mountpoint, PYTHONPATH=str(machine.root / "broken"))
+    assert "the daemon was killed by signal" in one_line(done)
+    assert not machine.is_mounted()
+
+
+def test_L1_a_bug_at_the_start_is_one_line_and_its_traceback_is_in_the_log(machine):
+    (machine.root / "broken").mkdir()
+    (machine.root / "broken" / "pyfuse3.py").write_text("raise ZeroDivisionError('boom')")
+    variables = {"PYTHONPATH": str(machine.root / "broken"), "MSCFS_DEBUG": "1"}
+    done = machine.run("mount", "data", machine.mountpoint, **variables)
+    assert done.stderr.splitlines()[-1].startswith("mscfs: internal error: ZeroDivisionError: boom")
+    assert done.returncode == 70
+    [log] = (machine.root / "state" / "mscfs" / "log").iterdir()
+    assert "Traceback" in log.read_text()
+
+
+def test_a_mount_that_is_there_already(machine):
+    machine.mount()
+    line = one_line(machine.run("mount", "data", machine.mountpoint))
+    assert "is already mounted (profile 'data', pid " in line
+    assert (machine.mountpoint / ".").exists()
+
+
+def test_L1_a_dead_mount_is_detached_before_the_next(machine):
+    machine.mount()
+    [record] = machine.daemons()
+    os.kill(record["pid"], signal.SIGKILL)
+    wait_gone(record["pid"])
+    assert probe(machine.mountpoint, timeout=5) == "dead"
+    machine.mount()
+    (machine.mountpoint / "new").write_text("x")
+    assert machine.run("umount", machine.mountpoint).returncode == 0
+    assert mounted_at(machine.mountpoint) is None
+
+
+def test_umount_detaches_a_dead_mount(machine):
+    machine.mount()
+    [record] = machine.daemons()
+    os.kill(record["pid"], signal.SIGKILL)
+    wait_gone(record["pid"])
+    assert machine.run("umount", machine.mountpoint).returncode == 0
+    assert mounted_at(machine.mountpoint) is None
+
+
+def test_umount_names_who_is_in_the_way(machine):
+    (machine.store("primary") / "a").write_text("content")
+    machine.mount()
+    with (machine.mountpoint / "a").open() as file:
+        line = one_line(machine.run("umount", machine.mountpoint))
+        assert "is in use by python" in line
+        assert f"({os.getpid()})" in line
+        assert machine.is_mounted()
+        [record] = machine.daemons()
+        assert machine.run("umount", "--lazy", machine.mountpoint).returncode == 0
+        assert not machine.is_mounted()
+        assert file.read() == "content"
+    wait_gone(record["pid"])
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("mnt", "is not mounted; `mscfs status` lists"), ("/proc", "is a mount of type proc, not")]
+)
+def test_umount_of_something_else(machine, place, said):
+    assert said in one_line(machine.run("umount", place))
+
+
+def test_L2_sigterm_ends_a_mount_in_order(machine):
+    machine.mount()
+    (machine.mountpoint / "a").write_text("content")
+    [record] = machine.daemons()
+    os.kill(record["pid"], signal.SIGTERM)
+    wait_gone(record["pid"])
+    assert mounted_at(machine.mountpoint) is None
+    assert (machine.store("primary") / "a").read_text() == "content"
+    assert machine.daemons() == []
+
+
+def test_options_reach_the_mount(machine):
+    machine.mount("-o", "uid=4711,umask=027,metadata_ttl=0", "--read-only")
+    status = machine.status()
+    assert status["read_only"] is True
+    with pytest.raises(OSError, match="Read-only"):
+        (machine.mountpoint / "a").touch()
+
+
+def test_the_status_document_has_every_field(machine):
+    (machine.store("primary") / "a").write_text("content")
+    machine.mount()
+    (machine.mountpoint / "a").read_text()
+    status = machine.status()
+    assert {"profile", "mountpoint", "pid", "state", "primary", "replicas", "cache", "staging", "journal"} < set(status)
+    assert {"version", "started", "read_only", "uptime", "skipped_keys", "conflicts"} < set(status)
+    assert (status["profile"], status["mountpoint"], status["state"]) == ("data", str(machine.mountpoint), "healthy")
+    assert {"profile": "data", "state": "healthy"}.items() <= status["primary"].items()
+    assert [(replica["profile"], replica["read_priority"]) for replica in status["replicas"]] == [
+        ("near", 1),
+        ("far", 2),
+    ]
+    wanted = {"state", "hits", "bytes_read", "errors", "pending", "oldest_pending_seconds"}
+    assert all(wanted < set(replica) for replica in status["replicas"])
+    assert set(status["cache"]) == {"bytes", "limit", "hits", "misses", "evictions"}
+    assert set(status["staging"]) == {"files", "bytes"}
+    assert "pending" in status["journal"]
+    listed = json.loads(machine.run("status", "--json").stdout)
+    assert machine.status()["pid"] in {mount["pid"] for mount in listed}
+    assert str(machine.mountpoint) in machine.run("status", machine.mountpoint).stdout
+
+
+def test_a_mount_that_does_not_answer_is_reported_not_waited_for(machine):
+    machine.mount()
+    [record] = machine.daemons()
+    os.kill(record["pid"], signal.SIGSTOP)
+    try:
+        assert machine.status()["state"] == "unresponsive"
+        assert "unresponsive" in machine.run("status", machine.mountpoint).stdout
+    finally:
+        os.kill(record["pid"], signal.SIGCONT)
+
+
+def test_W2_drain_waits_for_the_replicas(machine):
+    machine.mount()
+    (machine.mountpoint / "a").write_text("content")
+    assert machine.run("drain", machine.mountpoint).returncode == 0
+    assert (machine.store("near") / "a").read_text() == (machine.store("far") / "a").read_text() == "content"
+    assert machine.run("drain", "data").returncode == 0
+
+
+def test_W2_drain_without_a_mount(machine):
+    machine.mount()
+    machine.store("near").rename(machine.store("gone"))
+    (machine.mountpoint / "a").write_text("content")
+    assert "journal entries wait" in one_line(machine.run("drain", machine.mountpoint, "--timeout", "0.5"))
+    done = machine.run("umount", machine.mountpoint)
+    assert done.returncode == 0
+    assert "`mscfs drain data`" in done.stderr
+    assert "near" in one_line(machine.run("drain", "data", "--timeout", "0.5"))
+    machine.store("gone").rename(machine.store("near"))
+    assert machine.run("drain", "data").returncode == 0
+    assert (machine.store("near") / "a").read_text() == "content"
+
+
+def test_drain_of_something_unknown(machine):
+    assert "no profile is named 'dta'" in one_line(machine.run("drain", "dta"))
+
+
+def test_L5_log_and_directories_are_private(machine):
+    machine.mount()
+    [log] = (machine.root / "state" / "mscfs" / "log").iterdir()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    for directory in ("state", "cache", "run"):
+        assert stat.S_IMODE((machine.root / directory / "mscfs").stat().st_mode) == 0o700
+
+
+def test_the_foreground_tells_systemd(machine):
+    path = machine.root / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(path))
+        notified.settimeout(30)
+        with subprocess.Popen(
+            [sys.executable, "-m", "mscfs.cli.main", "mount", "--foreground", "data", str(machine.mountpoint)],
+            env={**machine.environment, "NOTIFY_SOCKET": str(path)},
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                assert b"READY=1" in notified.recv(4096)
+                assert machine.is_mounted()
+                process.send_signal(signal.SIGTERM)
+                assert b"STOPPING=1" in notified.recv(4096)
+                process.communicate(timeout=30)
+            finally:
+                process.kill()
+    assert process.returncode == 0
+    assert mounted_at(machine.mountpoint) is None
+
+
+def test_the_mount_helper_mounts(machine):
+    helper = "mscfs.cli.mount_helper"
+    arguments = ["msc://data/", machine.mountpoint, "-f", "-v", "-o", "rw,nofail,_netdev"]
+    pretended = machine.run(*arguments, module=helper)
+    assert (pretended.returncode, machine.is_mounted()) == (0, False)
+    done = machine.run("data", machine.mountpoint, "-o", "ro,nofail,_netdev", module=helper)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machine.status()["read_only"] is True
+
+
+def test_mount_of_type_fuse_mscfs(machine):
+    done = machine.run("data", machine.mountpoint, "-o", "rw,dev,suid")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machine.is_mounted()
