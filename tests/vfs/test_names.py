@@ -66,7 +66,7 @@ async def test_N1_mkdir_and_rmdir(tmp_path):
         assert stat.S_IMODE(made.mode) == 0o750
         assert (w.store("primary") / "new").is_dir()
         await write_file(w.fs, made.number, "f", b"x")
-        with pytest.raises(OSError, match="") as refused:
+        with pytest.raises(OSError) as refused:
             await w.fs.remove_directory(ROOT, "new")
         assert refused.value.errno == errno.ENOTEMPTY
         await w.fs.unlink(made.number, "f")
@@ -90,7 +90,7 @@ async def test_N3_odd_names_round_trip(tmp_path):
 
 async def test_N3_a_name_that_is_too_long_is_refused(tmp_path):
     async with world(tmp_path) as w:
-        with pytest.raises(OSError, match="") as refused:
+        with pytest.raises(OSError) as refused:
             await w.fs.create(ROOT, "x" * 256, 0o644, os.O_WRONLY, ME)
         assert refused.value.errno == errno.ENAMETOOLONG
 
@@ -139,7 +139,7 @@ async def test_R2_an_o_direct_open_always_asks(tmp_path):
         put(w.store("primary") / "a", b"old")
         found = await w.fs.lookup(ROOT, "a")
         put(w.store("primary") / "a", b"newer")
-        with pytest.raises(OSError, match="") as stale:  # the kernel looks the name up again and repeats the open
+        with pytest.raises(OSError) as stale:  # the kernel looks the name up again and repeats the open
             await w.fs.open(found.number, os.O_RDONLY | os.O_DIRECT)
         assert stale.value.errno == errno.ESTALE
         found = await w.fs.lookup(ROOT, "a")
