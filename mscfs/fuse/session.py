@@ -18,7 +18,7 @@ import trio
 
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
-from mscfs.errors import MountError, StorageError, StoreMissingError
+from mscfs.errors import MountError, MscfsError, StorageError, StoreMissingError
 from mscfs.fuse.assembly import MountParts, assemble, open_cache
 from mscfs.fuse.operations import Operations
 from mscfs.fuse.tuning import raise_limits
@@ -86,7 +86,19 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
     start; nothing stays mounted then. Ends within `shutdown_timeout` of being told to, whatever the stores do (L2);
     what could not be uploaded by then stays staged for the next mount.
     """
-    trio.run(_serve, request, announce, services)
+    try:
+        trio.run(_serve, request, announce, services)
+    except BaseExceptionGroup as group:
+        refusals, others = group.split(MscfsError)
+        if others is not None or refusals is None:
+            raise
+        # What stopped the mount, without the nurseries it came through.
+        raise _first(refusals) from group
+
+
+def _first(group: BaseExceptionGroup[MscfsError]) -> MscfsError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _serve(request: MountRequest, announce: Callable[[], None], services: Sequence[Service]) -> None:
@@ -99,15 +111,17 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
     manager = open_store(request.config, request.profile)
     await run_blocking(_check_primary, manager.primary.probe, bool(manager.replicas))
     cache = open_cache(request.config, request.profile)
+    pool = WorkerPool(
+        request.config,
+        request.profile,
+        cache.settings,
+        namespace=manager.identity,
+        chunk_size=options.chunk_size,
+        fetch_processes=options.workers or _fetch_processes(),
+    )
     try:
-        async with WorkerPool(
-            request.config,
-            request.profile,
-            cache.settings,
-            namespace=manager.identity,
-            chunk_size=options.chunk_size,
-            fetch_processes=options.workers or _fetch_processes(),
-        ) as pool:
+        async with trio.open_nursery() as workers:
+            await workers.start(pool.run)
             async with trio.open_nursery() as background:
                 parts = assemble(
                     request.config,
@@ -131,6 +145,7 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                 background.cancel_scope.cancel()
             with trio.move_on_after(1.0, shield=True):
                 await parts.replicator.write_gathered()
+            workers.cancel_scope.cancel()
     finally:
         cache.close()
         manager.close()
