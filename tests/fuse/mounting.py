@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ class Mounted:
         return self.root / name
 
     def mount(self, *options: str) -> None:
-        self.path.mkdir(exist_ok=True)
+        # Not looked at first: a dead mountpoint answers nothing, and mscfs has to put that right by itself.
+        with suppress(OSError):
+            self.path.mkdir()
         mscfs("mount", "--config", self.config, self.profile, self.path, *options)
 
     def umount(self) -> None:

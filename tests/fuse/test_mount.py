@@ -86,7 +86,7 @@ def test_umount_leaves_nothing(make_mount):
     assert not Path(f"/proc/{pid}").exists()
     assert list(m.path.iterdir()) == []
     state = Path(os.environ["XDG_STATE_HOME"]) / "mscfs"
-    assert [path for path in state.rglob("staging/*")] == []
+    assert list(state.rglob("staging/*")) == []
     assert list(Path(os.environ["XDG_RUNTIME_DIR"], "mscfs").iterdir()) == []
 
 
@@ -221,10 +221,10 @@ def test_L6_an_absent_replica_directory_is_down_and_is_not_made(make_mount):
     assert not m.store("near").exists()
     near = m.status()["replicas"][0]
     assert near["state"] == "down"
-    assert near["pending"] == 2
+    assert near["pending"] == 1  # of the write; a read back-fills replicas that are healthy (R6)
     m.store("near").mkdir()
     m.drain()
-    assert tree(m.store("near")) == {"a": b"x", "b": b"y"}
+    assert tree(m.store("near")) == {"a": b"x"}
 
 
 def test_W4_a_killed_mount_loses_no_acknowledged_file_and_no_wish(make_mount):
