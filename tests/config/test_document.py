@@ -66,7 +66,8 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 
 
 def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
-    text = "profiles:\n  a: &a {comment: x, retry: {attempts: 1}}\n  b:\n    <<: *a\n    comment: y\n"
+    text = "profiles:\n  a: &a {comment: x, retry: {attempts: 1}}\n  b:\n    <<: *a\n    <<: {comment: z}\n"
+    text += "    comment: y\n"
     document = Document.read(write(tmp_path / "c.yaml", text))
     assert document.data["profiles"]["b"] == {"comment": "y", "retry": {"attempts": 1}}
     assert list(document.repeated_keys()) == []

@@ -185,7 +185,18 @@ def test_finding_a_profile_does_not_import_pydantic() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_a_key_without_a_space_does_not_tell_its_value() -> None:
+def test_a_key_that_is_given_is_not_suggested_for_another() -> None:
+    config = parse({"a": profile(replica=[], replicas=[])})
+    assert config.warnings == ("test: profiles.a.replica: unknown key, ignored",)
+
+
+def test_L5_what_stands_below_the_name_of_a_secret_is_not_told() -> None:
+    made = profile(credentials_provider={"type": "x.Vault", "options": {"token": {"hunter2": ["x$y"]}}})
+    [line] = parse({"a": made}).unusable["a"]
+    assert line.startswith("test: profiles.a.credentials_provider.options.token: names a variable that is not set")
+
+
+def test_L5_a_key_without_a_space_does_not_tell_its_value() -> None:
     made = profile(credentials_provider={"type": "S3Credentials", "options": {"secret_key:hunter2": None}})
     message = refusal({"a": made, "b=hunter2": 5})
     assert "hunter2" not in message

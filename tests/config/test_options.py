@@ -92,6 +92,7 @@ def test_the_path_of_a_file_store_is_absolute() -> None:
     [
         ("s3", "max_concurrency", 0, "must be a positive whole number, not 0"),
         ("s3", "max_concurrency", "many", "must be a positive whole number, not a string"),
+        ("s3", "max_concurrency", "٣", "must be a positive whole number, not a string"),
         ("s3", "max_concurrency", "-1", "must be a positive whole number, not a string"),
         ("s3", "multipart_chunksize", True, "must be a positive whole number, not true"),
         ("gcs", "read_timeout", 0, "must be a positive number of seconds, not 0"),

@@ -45,9 +45,9 @@ def test_defaults() -> None:
 
 def test_R3_replicas_are_sorted_by_priority_and_equal_ones_keep_their_order() -> None:
     profiles = {name: profile() for name in "bcde"}
-    listed = [replica("b", 2), replica("c", 1, read_only=True), replica("d", 2), replica("e", 1)]
+    listed = [replica("d", 2), replica("e", 1, read_only=True), replica("b", 2), replica("c", 1)]
     made = find_profile(parse({"a": profile(replicas=listed), **profiles}), "a")
-    assert [entry.profile for entry in made.replicas] == ["c", "e", "b", "d"]
+    assert [entry.profile for entry in made.replicas] == ["e", "c", "d", "b"]
     assert made.replicas[0].read_only
     assert not made.replicas[1].read_only
 
@@ -128,7 +128,8 @@ def test_a_profile_names_a_storage_provider() -> None:
 def test_an_unknown_storage_provider_is_an_error(kind: str) -> None:
     message = refusal({"a": profile(kind)})
     assert (
-        "storage_provider.type: must be one of file, memory, s3, s8k, gcs_s3, gcs, azure, or a class as module.Class" in message
+        "storage_provider.type: must be one of file, memory, s3, s8k, gcs_s3, gcs, azure, or a class as module.Class"
+        in message
     )
 
 

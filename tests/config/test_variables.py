@@ -78,6 +78,11 @@ def test_text_that_could_not_be_expanded_is_judged_no_further() -> None:
     assert all("must be set" in line for line in config.unusable["a"])
 
 
+def test_an_unknown_key_is_told_whatever_its_value() -> None:
+    config = parse({"a": with_options("s3", regoin_name="$NOT_SET")})
+    assert "did you mean 'region_name'?" in config.warnings[0]
+
+
 @pytest.mark.parametrize(
     "section", [{"cache": {"location": "$NOT_SET"}}, {"posix": {"mountpoint": "$NOT_SET"}}, {"include": ["$NOT_SET"]}]
 )
