@@ -123,6 +123,10 @@ class Fetcher:
         for run in _runs(wanted, at_once):
             self._nursery.start_soon(self._fetch, target, run[0], len(run), foreground)
 
+    def look(self, target: PinnedObject) -> None:
+        """Find out which replicas lack an object that has no chunk to fetch: an empty one."""
+        self._nursery.start_soon(self._fetch, target, 0, 0, False)
+
     async def _fetch(self, target: PinnedObject, first: int, count: int, foreground: bool) -> None:
         flights = {index: self._flights[target.chunk_id(index)] for index in range(first, first + count)}
 

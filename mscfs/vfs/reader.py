@@ -48,9 +48,11 @@ class ChunkReader:
         return b"".join(views)
 
     def start(self) -> None:
-        """Begin to fetch a small object before the first read asks for it."""
+        """Begin to fetch a small object before the first read asks for it; nothing ever reads an empty one."""
         if self.target.chunk_count == 1:
             self._fetcher.start(self.target, 0, 1, foreground=True)
+        elif self.target.chunk_count == 0:
+            self._fetcher.look(self.target)
 
     def close(self) -> None:
         """Let go of all chunks; each is unmapped when its last view, perhaps an answer under way, is gone."""

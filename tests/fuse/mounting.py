@@ -118,6 +118,13 @@ def wait_until(condition, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody collected yet has."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    return False
+
+
 def tree(directory: Path) -> dict[str, bytes]:
     """All files below a directory by relative path."""
     return {

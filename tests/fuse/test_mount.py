@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.mounting import tree, wait_until
+from tests.fuse.mounting import is_running, tree, wait_until
 
 pytestmark = pytest.mark.mount
 
@@ -83,7 +83,7 @@ def test_umount_leaves_nothing(make_mount):
     pid = m.pid
     m.umount()
     assert not m.is_mounted()
-    assert not Path(f"/proc/{pid}").exists()
+    assert not is_running(pid)
     assert list(m.path.iterdir()) == []
     state = Path(os.environ["XDG_STATE_HOME"]) / "mscfs"
     assert list(state.rglob("staging/*")) == []
@@ -247,7 +247,7 @@ def test_L2_sigterm_uploads_what_is_dirty(make_mount):
         file.write(b"not closed yet")
         file.flush()
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        wait_until(lambda: not is_running(pid))
         assert (m.store("primary") / "open").read_bytes() == b"not closed yet"
         os.dup2(os.open("/dev/null", os.O_WRONLY), file.fileno())  # so that closing has nothing to flush
     assert not m.is_mounted()
