@@ -1,0 +1,301 @@
+"""Azure Blob Storage.
+
+An object's tag is its ETag. Single objects are read and written by the native client where it can; listings, which
+carry user metadata here, and everything else go through Microsoft's own library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import BlobClient, BlobProperties, StorageStreamDownloader
+
+from mscfs.config.values import MIB, ProviderConfig
+from mscfs.errors import (
+    AlreadyExistsError,
+    DirectoryNotEmptyError,
+    InvalidKeyError,
+    NotFoundError,
+    UnsupportedError,
+    VersionMismatchError,
+)
+from mscfs.providers.azure_connection import AzureConnection, condition
+from mscfs.providers.azure_copy import wait_for_copy
+from mscfs.providers.azure_metadata import (
+    FOLDER_KEY,
+    in_utf8_order,
+    is_folder_stub,
+    list_container,
+    properties_metadata,
+)
+from mscfs.providers.azure_upload import BlockUpload
+from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
+from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
+from mscfs.providers.sources import open_local, read_parts
+from mscfs.types import ByteRange, ObjectMetadata, Version
+
+_SINGLE_PUT = 8 * MIB
+_METADATA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
+
+_MANGLED = re.compile(r"[\x00-\x1f\x7f\\]|\.(/|$)")
+"""What the service does not keep: control characters, backslashes, a `.` at the end of a segment."""
+
+
+class AzureProvider(StorageProvider):
+    """One container, or what lies below a prefix in it."""
+
+    capabilities = Capabilities()
+
+    def __init__(
+        self, *, profile: str = "azure", options: Mapping[str, Any], credentials: ProviderConfig | None = None
+    ) -> None:
+        container, _, prefix = str(options["base_path"]).strip("/").partition("/")
+        self.profile = profile
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._part_size = int(options.get("multipart_chunksize", 32 * MIB))
+        self._connection = AzureConnection(
+            profile=profile, container=container, options=options, credentials=credentials
+        )
+        self.identity = f"{self._connection.endpoint}/{container}/{self._prefix}"
+
+    def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
+        with self._connection.errors(key):
+            answer = self._download(key, byte_range, expected)
+            if answer is None:
+                # Nothing of the object lies in the range: only its properties are of interest.
+                properties = self._readable(key).get_blob_properties(**condition(expected=expected))
+                described = self._describe(key, properties)
+                return _AzureReader(self._connection, None, described, ByteRange(described.content_length, 0))
+            # Of a range, the SDK calls the range's length the size.
+            length = int(str(answer.properties.content_range).rpartition("/")[2])
+            described = replace(self._describe(key, answer.properties), content_length=length)
+            wanted = byte_range or ByteRange(0, described.content_length)
+            return _AzureReader(self._connection, answer, described, wanted.clip(length))
+
+    def head(self, key: str) -> ObjectMetadata:
+        with self._connection.errors(key):
+            return self._describe(key, self._readable(key).get_blob_properties())
+
+    def put(
+        self,
+        key: str,
+        source: Source,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        expected: Version | None = None,
+    ) -> ObjectMetadata:
+        self._check_key(key)
+        self._check_metadata(metadata)
+        return self._put(key, source, metadata, content_type, if_absent=if_absent, expected=expected)
+
+    def start_upload(
+        self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
+    ) -> MultipartUpload:
+        self._check_key(key)
+        self._check_metadata(metadata)
+        return self._start_upload(key, metadata, content_type)
+
+    def copy(
+        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+    ) -> ObjectMetadata:
+        self._check_key(target)
+        conditions = condition(if_absent=if_absent)
+        if expected is not None:
+            pinned = condition(expected=expected)
+            conditions |= {"source_etag": pinned["etag"], "source_match_condition": pinned["match_condition"]}
+        with self._connection.errors(source):
+            blob = self._blob(target)
+            try:
+                with self._connection.errors(source):
+                    blob.start_copy_from_url(self._readable(source).url, **conditions)
+            except (VersionMismatchError, AlreadyExistsError):
+                # The answer does not tell which of the two objects was not as it had to be.
+                if if_absent and (expected is None or self.head(source).version == expected):
+                    raise AlreadyExistsError("the object exists", store=self.profile, key=target) from None
+                raise VersionMismatchError("the object has changed", store=self.profile, key=source) from None
+            return self._describe(target, wait_for_copy(blob, store=self.profile, key=target))
+
+    def delete(self, key: str, *, expected: Version | None = None) -> None:
+        try:
+            with self._connection.errors(key):
+                self._readable(key).delete_blob(delete_snapshots="include", **condition(expected=expected))
+        except NotFoundError:
+            return
+        except VersionMismatchError:
+            # Also the answer for a key that is gone.
+            with suppress(NotFoundError):
+                self.head(key)
+                raise
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
+        for entry in in_utf8_order(self._list(prefix)):
+            if entry.key > start_after and not is_folder_stub(entry):
+                yield entry
+
+    def list_directory(self, directory: str = "") -> Iterator[ObjectMetadata]:
+        seen: set[str] = set()
+        for entry in self._list(directory, delimiter="/"):
+            if is_folder_stub(entry):
+                entry = replace(entry, key=f"{entry.key}/", type="directory")  # noqa: PLW2901 - as others would see it
+            if entry.is_directory:
+                if entry.key == directory or entry.key in seen:
+                    continue
+                seen.add(entry.key)
+            yield entry
+
+    def has_directory(self, directory: str) -> bool:
+        return next(self._list(directory, page_size=1), None) is not None or self._has_stub(directory)
+
+    def make_directory(self, directory: str) -> None:
+        check_directory_key(directory, store=self.profile)
+        self._check_kept(directory)
+        self._put(directory, b"", {FOLDER_KEY: "true"}, None)
+
+    def remove_directory(self, directory: str) -> None:
+        check_directory_key(directory, store=self.profile)
+        for entry in self._list(directory, page_size=2):
+            if entry.key != directory:
+                raise DirectoryNotEmptyError("the directory is not empty", store=self.profile, key=directory)
+        names = [directory, directory[:-1]] if self._has_stub(directory) else [directory]
+        for name in names:
+            with suppress(NotFoundError), self._connection.errors(directory):
+                self._blob(name).delete_blob(delete_snapshots="include")
+
+    def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
+        self._check_metadata(metadata)
+        with self._connection.errors(key):
+            blob = self._readable(key)
+            answer = blob.set_blob_metadata(dict(metadata), **condition(expected=expected))
+            changed = Version(0, str(answer["etag"]).strip('"'))
+            return self._describe(key, blob.get_blob_properties(**condition(expected=changed)))
+
+    def make_symlink(self, key: str, target: str) -> ObjectMetadata:
+        return self.put(key, b"", metadata=symlink_metadata(target))
+
+    def probe(self) -> None:
+        next(self._list("", page_size=1), None)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _blob(self, key: str) -> BlobClient:
+        return self._connection.container.get_blob_client(self._prefix + key)
+
+    def _readable(self, key: str) -> BlobClient:
+        """The client of an object's blob. A key that the service would take for another one is no object."""
+        if not key or key.endswith("/") or _MANGLED.search(key):
+            raise NotFoundError("no such object", store=self.profile, key=key)
+        return self._blob(key)
+
+    def _check_key(self, key: str) -> None:
+        check_object_key(key, store=self.profile)
+        self._check_kept(key)
+
+    def _check_kept(self, key: str) -> None:
+        if _MANGLED.search(key):
+            message = "Azure keeps no control characters, no backslashes and no '.' at the end of a name"
+            raise InvalidKeyError(message, store=self.profile, key=key)
+
+    def _check_metadata(self, metadata: Mapping[str, str] | None) -> None:
+        for name, value in (metadata or {}).items():
+            if not _METADATA_NAME.match(name) or not value.isascii():
+                message = f"Azure's metadata are identifiers with ASCII values, which {name!r} is not"
+                raise UnsupportedError(message, store=self.profile)
+
+    def _put(
+        self,
+        key: str,
+        source: Source,
+        metadata: Mapping[str, str] | None,
+        content_type: str | None,
+        *,
+        if_absent: bool = False,
+        expected: Version | None = None,
+    ) -> ObjectMetadata:
+        upload = self._start_upload(key, metadata, content_type)
+        parts = read_parts(source, self._part_size, store=self.profile, key=key)
+        if self._size(source, key) > _SINGLE_PUT:
+            return upload.put_blocks(parts, if_absent=if_absent, expected=expected)
+        return upload.put_whole(b"".join(parts), if_absent=if_absent, expected=expected)
+
+    def _size(self, source: Source, key: str) -> int:
+        if not isinstance(source, Path):
+            return source_size(source)
+        with open_local(source, store=self.profile, key=key) as (_, size):
+            return size
+
+    def _start_upload(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> BlockUpload:
+        return BlockUpload(
+            self._connection, key, self._prefix + key, metadata=dict(metadata or {}), content_type=content_type
+        )
+
+    def _download(
+        self, key: str, byte_range: ByteRange | None, expected: Version | None
+    ) -> StorageStreamDownloader[bytes] | None:
+        """The SDK's answer to a read; None where nothing of the object lies in the range."""
+        if byte_range is not None and not byte_range.size:
+            return None
+
+        try:
+            return self._readable(key).download_blob(
+                offset=byte_range.offset if byte_range else None,
+                length=byte_range.size if byte_range else None,
+                max_concurrency=1,
+                **condition(expected=expected),
+            )
+        except HttpResponseError as error:
+            if error.status_code == 416:
+                return None
+            raise
+
+    def _has_stub(self, directory: str) -> bool:
+        if _MANGLED.search(directory):
+            return False
+        try:
+            with self._connection.errors(directory):
+                properties = self._blob(directory[:-1]).get_blob_properties()
+        except NotFoundError:
+            return False
+        return is_folder_stub(properties_metadata(directory[:-1], properties))
+
+    def _list(self, prefix: str, *, delimiter: str = "", page_size: int = 5000) -> Iterator[ObjectMetadata]:
+        with self._connection.errors(prefix):
+            listing = list_container(
+                self._connection.container, self._prefix + prefix, delimiter=delimiter, page_size=page_size
+            )
+            for entry in listing:
+                yield with_symlink(replace(entry, key=entry.key.removeprefix(self._prefix)))
+
+    def _describe(self, key: str, properties: BlobProperties) -> ObjectMetadata:
+        described = with_symlink(properties_metadata(key, properties))
+        if is_folder_stub(described):
+            raise NotFoundError("no such object", store=self.profile, key=key)
+        return described
+
+
+class _AzureReader(ObjectReader):
+    """The SDK's answer; it binds what it fetches later to the version of its first piece."""
+
+    def __init__(
+        self,
+        connection: AzureConnection,
+        answer: StorageStreamDownloader[bytes] | None,
+        metadata: ObjectMetadata,
+        byte_range: ByteRange,
+    ) -> None:
+        super().__init__(metadata, byte_range, source=connection.profile)
+        self._connection = connection
+        self._answer = answer
+
+    def _pieces(self) -> Iterator[bytes]:
+        if self._answer is not None:
+            with self._connection.errors(self.metadata.key):
+                yield from self._answer.chunks()

@@ -1,0 +1,192 @@
+"""The way to a container of Azure Blob Storage: credentials, one SDK client for each process, errors in our words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from azure.core import MatchConditions, exceptions
+from azure.core.pipeline.transport import RequestsTransport
+from azure.storage.blob import ContainerClient
+from requests.adapters import HTTPAdapter
+
+from mscfs.config.values import MIB, ProviderConfig
+from mscfs.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    ConfigError,
+    IntegrityError,
+    InvalidKeyError,
+    NotFoundError,
+    StorageError,
+    StoreMissingError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
+from mscfs.types import Version
+
+SCOPE = "https://storage.azure.com/.default"
+PIECE = 4 * MIB
+"""What the SDK fetches and hands over at a time."""
+
+_BY_CODE: dict[str, tuple[type[StorageError], str]] = {
+    "BlobAlreadyExists": (AlreadyExistsError, "the object exists"),
+    "BlobImmutableDueToPolicy": (AccessDeniedError, "the object is held by an immutability policy"),
+    "ContainerBeingDeleted": (StoreMissingError, "the container is being deleted"),
+    "ContainerDisabled": (StoreMissingError, "the container is disabled"),
+    "ContainerNotFound": (StoreMissingError, "the container does not exist"),
+    "InvalidBlockList": (IntegrityError, "parts of the upload are gone: another upload of the same key ended first"),
+    "InvalidResourceName": (InvalidKeyError, "the store cannot hold this key"),
+    "InvalidUri": (InvalidKeyError, "the store cannot hold this key"),
+    "LeaseIdMissing": (AccessDeniedError, "somebody holds a lease on the object"),
+    "PendingCopyOperation": (StoreUnavailableError, "the object is the target of a copy under way"),
+}
+_BY_STATUS: dict[int, tuple[type[StorageError], str]] = {
+    401: (AccessDeniedError, "the store refused the credentials"),
+    403: (AccessDeniedError, "the store refused the credentials, or they do not allow this"),
+    404: (NotFoundError, "no such object"),
+    408: (StoreTimeoutError, "the store gave up waiting for the request"),
+    412: (VersionMismatchError, "the object has changed"),
+    416: (IntegrityError, "the object is shorter than expected"),
+    429: (StoreUnavailableError, "the store is throttling requests"),
+}
+
+
+class AzureConnection:
+    """One container. Safe in threads and after a fork: each process makes its own client."""
+
+    def __init__(
+        self, *, profile: str, container: str, options: Mapping[str, Any], credentials: ProviderConfig | None
+    ) -> None:
+        self.profile = profile
+        self.container_name = container
+        self._options = options
+        self._credentials = credentials
+        if credentials is not None and credentials.type not in ("AzureCredentials", "DefaultAzureCredentials"):
+            raise ConfigError(f"{credentials.type} gives no credentials for Azure")
+        self._timeouts = {
+            "connection_timeout": float(options.get("connect_timeout", 10)),
+            "read_timeout": float(options.get("read_timeout", 60)),
+        }
+        self._containers: dict[int, ContainerClient] = {}
+        self._token_credential: Any = None
+
+    @property
+    def endpoint(self) -> str:
+        """The account's URL, without what may be secret in it."""
+        given = _connection_values(self._connection_string).get("BlobEndpoint") or self._options["endpoint_url"]
+        return urlunsplit(urlsplit(str(given))._replace(query="", fragment="")).rstrip("/")
+
+    @property
+    def container(self) -> ContainerClient:
+        """This process's SDK client of the container. No request is made."""
+        process = os.getpid()
+        client = self._containers.get(process)
+        # Two threads may both make the first one; one of the two is kept. A lock could stay locked after a fork.
+        return client if client is not None else self._containers.setdefault(process, self._make_client())
+
+    @contextmanager
+    def errors(self, key: str = "", *, if_absent: bool = False) -> Iterator[None]:
+        """Turn what the SDK raises into a StorageError that tells no secret.
+
+        With `if_absent`, an unmet precondition means that the key exists.
+        """
+        try:
+            yield
+        except StorageError:
+            raise
+        except Exception as error:
+            translated = _translate(error)
+            if translated is None:
+                raise
+            kind, message = translated
+            if if_absent and kind is VersionMismatchError:
+                kind, message = AlreadyExistsError, "the object exists"
+            raise kind(message, store=self.profile, key=key) from None
+
+    def close(self) -> None:
+        """Give up the connections of this process."""
+        client = self._containers.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+    @property
+    def _connection_string(self) -> str:
+        if self._credentials is None or self._credentials.type != "AzureCredentials":
+            return ""
+        return str(self._credentials.options["connection"])
+
+    def _make_client(self) -> ContainerClient:
+        session = requests.Session()
+        # With the default of ten, every thread beyond the tenth opens a connection for each request.
+        connections = int(self._options.get("max_pool_connections", 64))
+        session.mount(self.endpoint, HTTPAdapter(pool_maxsize=connections))
+        settings: dict[str, Any] = {
+            "transport": RequestsTransport(session=session, **self._timeouts),
+            "retry_total": 0,  # the retrying provider around this one repeats calls
+            "max_single_get_size": PIECE,
+            "max_chunk_get_size": PIECE,
+            **self._timeouts,
+        }
+        try:
+            if self._connection_string:
+                return ContainerClient.from_connection_string(self._connection_string, self.container_name, **settings)
+            credential = self.token_credential()
+            return ContainerClient(self._options["endpoint_url"], self.container_name, credential, **settings)
+        except ValueError:
+            raise AccessDeniedError("the credentials cannot be used: they are malformed", store=self.profile) from None
+
+    def token_credential(self) -> Any:
+        """What gives access tokens; None where the profile has a key, a signed URL or nothing."""
+        if self._credentials is None or self._credentials.type != "DefaultAzureCredentials":
+            return None
+        if self._token_credential is None:
+            # It takes a third of a second, and few profiles need it.
+            from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - see above
+
+            self._token_credential = DefaultAzureCredential(**self._credentials.options)
+        return self._token_credential
+
+
+def condition(*, if_absent: bool = False, expected: Version | None = None) -> dict[str, Any]:
+    """The SDK's arguments for the version a key must have."""
+    if expected is not None:
+        return {"etag": f'"{expected.tag}"', "match_condition": MatchConditions.IfNotModified}
+    return {"match_condition": MatchConditions.IfMissing} if if_absent else {}
+
+
+def _connection_values(connection: str) -> dict[str, str]:
+    """The parts of a connection string."""
+    pairs = (part.partition("=") for part in connection.split(";"))
+    return {name.strip(): value.strip() for name, _, value in pairs if name.strip()}
+
+
+def _translate(error: Exception) -> tuple[type[StorageError], str] | None:
+    if isinstance(error, exceptions.HttpResponseError) and error.status_code is not None:
+        code = getattr(error, "error_code", None)
+        # An enumeration's member or its value, by version of the SDK.
+        code = str(getattr(code, "value", None) or code or "")
+        return from_status(error.status_code, code)
+    if isinstance(error, exceptions.ClientAuthenticationError):
+        return AccessDeniedError, "the credentials cannot be used"
+    if isinstance(error, exceptions.AzureError):
+        if "timed out" in str(error):
+            return StoreTimeoutError, "no answer in time"
+        return StoreUnavailableError, "cannot be reached"
+    return None
+
+
+def from_status(status: int, code: str) -> tuple[type[StorageError], str]:
+    """The class and the message for an HTTP status and the service's own code for the error."""
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if status >= 500:
+        return StoreUnavailableError, f"the store failed or is overloaded (status {status})"
+    told = f" {code}" if re.fullmatch(r"\w+", code) else ""
+    return _BY_STATUS.get(status, (StorageError, f"the store refused the request (status {status}{told})"))

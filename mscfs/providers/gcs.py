@@ -1,0 +1,347 @@
+"""Google Cloud Storage.
+
+An object's tag is its generation, which every answer of both APIs carries and every request can be bound to
+(`docs/adr/0002-identity-of-gcs-objects.md`). Single objects are read and written by the native client where it can;
+listings, which carry user metadata here, and everything else go through Google's own library.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from google.cloud.storage import Blob
+
+from mscfs.config.values import MIB, ProviderConfig
+from mscfs.errors import (
+    AlreadyExistsError,
+    DirectoryNotEmptyError,
+    NotFoundError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
+from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
+from mscfs.providers.gcs_connection import PUBLIC_ENDPOINT, GcsConnection
+from mscfs.providers.gcs_upload import PARTS_DIRECTORY, ComposedUpload
+from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
+from mscfs.providers.sources import open_local, read_pieces
+from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
+
+_PIECE = 4 * MIB
+_ATTEMPTS = 10
+"""How often a read or a change of metadata starts anew because the object was replaced meanwhile."""
+
+_EPOCH = from_ns(0)
+_FIELDS = "name,size,updated,generation,metageneration,md5Hash,contentType,storageClass,metadata"
+_LIST_FIELDS = f"items({_FIELDS}),prefixes,nextPageToken"
+
+
+class GcsProvider(StorageProvider):
+    """One bucket, or what lies below a prefix in it."""
+
+    capabilities = Capabilities()
+
+    def __init__(
+        self, *, profile: str = "gcs", options: Mapping[str, Any], credentials: ProviderConfig | None = None
+    ) -> None:
+        bucket, _, prefix = str(options["base_path"]).strip("/").partition("/")
+        self.profile = profile
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._chunk_size = max(1, int(options.get("multipart_chunksize", 32 * MIB)) // (MIB // 4)) * (MIB // 4)
+        self._connection = GcsConnection(
+            profile=profile,
+            bucket=bucket,
+            options=options,
+            credentials=credentials,
+            timeout=(float(options.get("connect_timeout", 10)), float(options.get("read_timeout", 60))),
+        )
+        self._timeout = self._connection.timeout
+        endpoint = self._connection.endpoint
+        self.identity = f"gs://{'' if endpoint == PUBLIC_ENDPOINT else endpoint + '/'}{bucket}/{self._prefix}"
+
+    def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
+        for _ in range(_ATTEMPTS):
+            with self._connection.errors(key):
+                blob = self._find(key, expected)
+                described = self._describe(blob)
+                wanted = (byte_range or ByteRange(0, described.content_length)).clip(described.content_length)
+                try:
+                    return _GcsReader(self._connection, blob, described, wanted)
+                except VersionMismatchError:
+                    if expected is not None:
+                        raise
+        raise StoreUnavailableError("the object is replaced faster than it can be read", store=self.profile, key=key)
+
+    def head(self, key: str) -> ObjectMetadata:
+        with self._connection.errors(key):
+            return self._describe(self._find(key, None))
+
+    def put(
+        self,
+        key: str,
+        source: Source,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        expected: Version | None = None,
+    ) -> ObjectMetadata:
+        check_object_key(key, store=self.profile)
+        return self._put(key, source, metadata, content_type, if_absent=if_absent, expected=expected)
+
+    def start_upload(
+        self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
+    ) -> MultipartUpload:
+        check_object_key(key, store=self.profile)
+        return ComposedUpload(
+            self._connection,
+            key,
+            lambda: self._new_blob(key, metadata, content_type),
+            prefix=self._prefix,
+            describe=self._describe,
+        )
+
+    def copy(
+        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+    ) -> ObjectMetadata:
+        check_object_key(target, store=self.profile)
+        condition = self._connection.condition(source, expected=expected)
+        with self._connection.errors(source):
+            copied, token = self._blob(target), None
+            while True:
+                try:
+                    with self._connection.errors(source):
+                        token, _, _ = copied.rewrite(
+                            self._blob(source),
+                            token=token,
+                            if_generation_match=0 if if_absent else None,
+                            if_source_generation_match=condition,
+                            timeout=self._timeout,
+                            retry=None,
+                        )
+                except VersionMismatchError:
+                    # The answer does not tell which of the two objects was not as it had to be.
+                    if if_absent and (expected is None or self.head(source).version == expected):
+                        raise AlreadyExistsError("the object exists", store=self.profile, key=target) from None
+                    raise
+                if token is None:
+                    return self._describe(copied)
+
+    def delete(self, key: str, *, expected: Version | None = None) -> None:
+        condition = self._connection.condition(key, expected=expected)
+        try:
+            with self._connection.errors(key):
+                self._blob(key).delete(if_generation_match=condition, timeout=self._timeout, retry=None)
+        except NotFoundError:
+            return
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
+        for entry in self._list(prefix, start_after=start_after):
+            if entry.key > start_after:
+                yield entry
+
+    def list_directory(self, directory: str = "") -> Iterator[ObjectMetadata]:
+        for entry in self._list(directory, delimiter="/"):
+            if entry.key != directory:
+                yield entry
+
+    def has_directory(self, directory: str) -> bool:
+        return next(self._list(directory, page_size=2), None) is not None
+
+    def make_directory(self, directory: str) -> None:
+        check_directory_key(directory, store=self.profile)
+        self._put(directory, b"", None, None)
+
+    def remove_directory(self, directory: str) -> None:
+        check_directory_key(directory, store=self.profile)
+        for entry in self._list(directory, page_size=2):
+            if entry.key != directory:
+                raise DirectoryNotEmptyError("the directory is not empty", store=self.profile, key=directory)
+        self.delete(directory)
+
+    def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
+        for _ in range(_ATTEMPTS):
+            with self._connection.errors(key):
+                blob = self._find(key, expected)
+                # A patch merges: what shall go must be named.
+                blob.metadata = {**dict.fromkeys(blob.metadata or {}), **metadata}
+                try:
+                    with self._connection.errors(key):
+                        blob.patch(
+                            if_generation_match=blob.generation,
+                            if_metageneration_match=blob.metageneration,
+                            timeout=self._timeout,
+                            retry=None,
+                        )
+                    return self._describe(blob)
+                except VersionMismatchError:
+                    continue  # `_find` tells whether it is still the expected version
+        raise StoreUnavailableError("the metadata are changed all the time", store=self.profile, key=key)
+
+    def make_symlink(self, key: str, target: str) -> ObjectMetadata:
+        return self.put(key, b"", metadata=symlink_metadata(target))
+
+    def probe(self) -> None:
+        next(self._list("", page_size=1), None)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _blob(self, key: str) -> Blob:
+        return self._connection.bucket.blob(self._prefix + key, chunk_size=self._chunk_size)
+
+    def _new_blob(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> Blob:
+        blob = self._blob(key)
+        blob.metadata = dict(metadata) if metadata else None
+        blob.content_type = content_type or "application/octet-stream"
+        return blob
+
+    def _find(self, key: str, expected: Version | None) -> Blob:
+        if not key or key.endswith("/"):
+            raise NotFoundError("no such object", store=self.profile, key=key)
+        blob = self._blob(key)
+        condition = self._connection.condition(key, expected=expected)
+        blob.reload(if_generation_match=condition, timeout=self._timeout, retry=None)
+        return blob
+
+    def _put(
+        self,
+        key: str,
+        source: Source,
+        metadata: Mapping[str, str] | None,
+        content_type: str | None,
+        *,
+        if_absent: bool = False,
+        expected: Version | None = None,
+    ) -> ObjectMetadata:
+        condition = self._connection.condition(key, if_absent=if_absent, expected=expected)
+        with self._connection.errors(key, if_absent=if_absent):
+            blob = self._new_blob(key, metadata, content_type)
+            with _open(source, store=self.profile, key=key) as (file, size):
+                blob.upload_from_file(
+                    file,
+                    size=size,
+                    content_type=blob.content_type,
+                    if_generation_match=condition,
+                    timeout=self._timeout,
+                    checksum="crc32c",
+                    retry=None,
+                )
+            return self._describe(blob)
+
+    def _list(
+        self, prefix: str, *, delimiter: str | None = None, start_after: str = "", page_size: int | None = None
+    ) -> Iterator[ObjectMetadata]:
+        with self._connection.errors(prefix):
+            listing = self._connection.client.list_blobs(
+                self._connection.bucket_name,
+                prefix=self._prefix + prefix,
+                delimiter=delimiter,
+                start_offset=self._prefix + start_after if start_after else None,
+                page_size=page_size,
+                fields=_LIST_FIELDS,
+                timeout=self._timeout,
+                retry=None,
+            )
+            for page in listing.pages:
+                for name in page.prefixes:
+                    key = name.removeprefix(self._prefix)
+                    if key != PARTS_DIRECTORY:
+                        yield ObjectMetadata(key, 0, _EPOCH, type="directory")
+                for blob in page:
+                    if not blob.name.startswith(self._prefix + PARTS_DIRECTORY):
+                        yield self._describe(blob)
+
+    def _describe(self, blob: Blob) -> ObjectMetadata:
+        key = blob.name.removeprefix(self._prefix)
+        return with_symlink(
+            ObjectMetadata(
+                key,
+                blob.size,
+                # The native client's answers know seconds only, and a file's time must not depend on who answered.
+                blob.updated.replace(microsecond=0),
+                tag=str(blob.generation),
+                type="directory" if key.endswith("/") else "file",
+                content_type=blob.content_type,
+                # Header names, which the native client reads, have no case.
+                metadata={name.lower(): value for name, value in (blob.metadata or {}).items()},
+                content_hash=f"md5:{base64.b64decode(blob.md5_hash).hex()}" if blob.md5_hash else "",
+                storage_class=blob.storage_class,
+            )
+        )
+
+
+class _GcsReader(ObjectReader):
+    """Reads one generation, range by range. The first is fetched at once, so that its errors are those of `get`."""
+
+    def __init__(self, connection: GcsConnection, blob: Blob, metadata: ObjectMetadata, byte_range: ByteRange) -> None:
+        super().__init__(metadata, byte_range, source=connection.profile)
+        self._connection = connection
+        self._blob = blob
+        self._first = self._fetch(byte_range.offset)
+
+    def _pieces(self) -> Iterator[bytes]:
+        piece, self._first = self._first, b""
+        offset = self.byte_range.offset
+        while piece:
+            yield piece
+            offset += len(piece)
+            piece = self._fetch(offset)
+
+    def _fetch(self, offset: int) -> bytes:
+        end = min(offset + _PIECE, self.byte_range.end)
+        if offset >= end:
+            return b""
+        try:
+            with self._connection.errors(self.metadata.key):
+                fetched: bytes = self._blob.download_as_bytes(
+                    start=offset,
+                    end=end - 1,
+                    raw_download=True,
+                    timeout=self._connection.timeout,
+                    checksum=None,
+                    retry=None,
+                )
+        except NotFoundError as error:
+            # The SDK asks for the generation it knows: the object may be there, this version of it is not.
+            raise VersionMismatchError("the object has changed", store=error.store, key=error.key) from None
+        return fetched
+
+
+class _SourceFile:
+    """A source of pieces as the file the SDK reads from: in order, once."""
+
+    def __init__(self, pieces: Iterator[bytes | memoryview]) -> None:
+        self._pieces = pieces
+        self._gathered = bytearray()
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        while len(self._gathered) < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._gathered += piece
+        data = bytes(memoryview(self._gathered)[:size])
+        del self._gathered[:size]
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._position
+
+
+@contextmanager
+def _open(source: Source, *, store: str, key: str) -> Iterator[tuple[io.BytesIO | _SourceFile, int]]:
+    """A source as a file, and its size."""
+    if isinstance(source, bytes | memoryview):
+        yield io.BytesIO(source), len(source)
+    elif isinstance(source, Path):
+        with open_local(source, store=store, key=key) as (_, size):
+            yield _SourceFile(read_pieces(source, store=store, key=key)), size
+    else:
+        yield _SourceFile(iter(source)), source_size(source)

@@ -1,0 +1,126 @@
+"""Uploads to Google Cloud Storage in parts: temporary objects that are composed into one.
+
+The XML API has multipart uploads of its own, but they take no precondition (W5), and a resumable upload takes its
+bytes in order only. Composing is atomic, conditional, and takes parts from any thread. The parts live below
+`PARTS_DIRECTORY`, which listings leave out, and are deleted when the upload ends. A crash leaves them there: they
+hold nothing that was acknowledged, and may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from google.cloud.storage import Blob
+
+from mscfs.errors import NotFoundError, StorageError
+from mscfs.providers.base import MultipartUpload
+from mscfs.providers.gcs_connection import GcsConnection
+from mscfs.types import ObjectMetadata, Version
+
+PARTS_DIRECTORY = ".mscfs-parts/"
+"""Below a profile's base path."""
+
+_MAX_COMPONENTS = 32
+"""How many objects one call composes."""
+
+_THREADS = 8
+_logger = logging.getLogger(__name__)
+
+
+class ComposedUpload(MultipartUpload):
+    """One upload. `put_part` may be called from several threads."""
+
+    def __init__(
+        self,
+        connection: GcsConnection,
+        key: str,
+        target: Callable[[], Blob],
+        *,
+        prefix: str,
+        describe: Callable[[Blob], ObjectMetadata],
+    ) -> None:
+        self._connection = connection
+        self._key = key
+        self._target = target
+        self._describe = describe
+        self._directory = f"{prefix}{PARTS_DIRECTORY}{uuid.uuid4().hex}/"
+        self._parts: dict[int, str] = {}
+        self._temporary: set[str] = set()
+        self._lock = threading.Lock()
+
+    def put_part(self, number: int, data: bytes | memoryview) -> None:
+        name = f"{self._directory}{number:05d}"
+        with self._lock:
+            self._temporary.add(name)
+        with self._connection.errors(self._key):
+            self._connection.bucket.blob(name).upload_from_file(
+                io.BytesIO(data), size=len(data), timeout=self._connection.timeout, checksum="crc32c", retry=None
+            )
+        with self._lock:
+            self._parts[number] = name
+
+    def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
+        condition = self._connection.condition(self._key, if_absent=if_absent, expected=expected)
+        names = [name for _, name in sorted(self._parts.items())]
+        with self._connection.errors(self._key, if_absent=if_absent):
+            if len(names) > _MAX_COMPONENTS:
+                with ThreadPoolExecutor(_THREADS) as pool:
+                    while len(names) > _MAX_COMPONENTS:
+                        groups = [names[at : at + _MAX_COMPONENTS] for at in range(0, len(names), _MAX_COMPONENTS)]
+                        names = list(pool.map(self._join, groups))
+            target = self._target()
+            if names:
+                self._compose(target, names, condition)
+            else:
+                timeout = self._connection.timeout
+                target.upload_from_string(b"", if_generation_match=condition, timeout=timeout, retry=None)
+        self.abort()
+        return self._describe(target)
+
+    def abort(self) -> None:
+        with self._lock:
+            names, self._temporary = sorted(self._temporary), set()
+            self._parts.clear()
+        if names:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                failures = [error for error in pool.map(self._delete, names) if error is not None]
+            if failures:
+                _logger.warning(
+                    "%s: %d temporary objects below %s stay behind: %s",
+                    self._connection.profile,
+                    len(failures),
+                    self._directory,
+                    failures[0].message,
+                )
+
+    def _join(self, names: Sequence[str]) -> str:
+        """Compose some parts into a larger temporary object."""
+        joined = f"{names[0]}+"
+        with self._lock:
+            self._temporary.add(joined)
+        self._compose(self._connection.bucket.blob(joined), names, None)
+        return joined
+
+    def _compose(self, target: Blob, names: Sequence[str], condition: int | None) -> None:
+        bucket = self._connection.bucket
+        target.compose(
+            [bucket.blob(name) for name in names],
+            if_generation_match=condition,
+            timeout=self._connection.timeout,
+            retry=None,
+        )
+
+    def _delete(self, name: str) -> StorageError | None:
+        try:
+            with self._connection.errors(name):
+                self._connection.bucket.blob(name).delete(timeout=self._connection.timeout, retry=None)
+        except NotFoundError:
+            return None
+        except StorageError as error:
+            return error
+        return None
