@@ -1,0 +1,91 @@
+"""What a file tells about itself: status, user metadata in an extended attribute, the target of a link."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Mapping
+
+from mscfs.providers.file_draft import version_of
+from mscfs.types import STAMP_KEY, ObjectMetadata, ObjectType, Version, from_ns
+
+ATTRIBUTE = "user.mscfs.metadata"
+_NO_ATTRIBUTES = frozenset({errno.ENOTSUP, errno.ENOSYS})
+
+
+def type_of(status: os.stat_result) -> ObjectType | None:
+    """None for a fifo, socket or device: they are no objects."""
+    if stat.S_ISREG(status.st_mode):
+        return "file"
+    if stat.S_ISLNK(status.st_mode):
+        return "symlink"
+    return "directory" if stat.S_ISDIR(status.st_mode) else None
+
+
+def describe(
+    key: str,
+    status: os.stat_result,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    symlink_target: str | None = None,
+) -> ObjectMetadata:
+    """The object's metadata; a directory's key gets its `/`."""
+    kind = type_of(status)
+    assert kind is not None
+    directory = kind == "directory"
+    version = version_of(status)
+    return ObjectMetadata(
+        f"{key.removesuffix('/')}/" if directory else key,
+        0 if directory else version.size,
+        from_ns(status.st_mtime_ns),
+        tag="" if directory else version.tag,
+        type=kind,
+        metadata=metadata,
+        modified_ns=status.st_mtime_ns,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        symlink_target=symlink_target,
+    )
+
+
+def describe_path(key: str, place: int) -> ObjectMetadata:
+    """The same, user metadata included, of what an O_PATH descriptor names."""
+    status = os.fstat(place)
+    if stat.S_ISLNK(status.st_mode):
+        return describe(key, status, metadata={}, symlink_target=os.readlink("", dir_fd=place))
+    return describe(key, status, metadata=read_metadata(f"/proc/self/fd/{place}"))
+
+
+def read_metadata(file: int | str) -> dict[str, str]:
+    """The user metadata of a file; none where it has none, or where somebody else wrote what is no metadata."""
+    try:
+        found = json.loads(os.getxattr(file, ATTRIBUTE))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def write_metadata(descriptor: int, metadata: Mapping[str, str]) -> bool:
+    """Replace the user metadata of a file; False where the file system has no extended attributes.
+
+    The time of a copy becomes its primary's, so that it can be judged by its time alone.
+    """
+    kept = True
+    try:
+        if metadata:
+            os.setxattr(descriptor, ATTRIBUTE, json.dumps(dict(metadata)).encode())
+        else:
+            os.removexattr(descriptor, ATTRIBUTE)
+    except OSError as error:
+        if error.errno in _NO_ATTRIBUTES:
+            kept = not metadata
+        elif error.errno != errno.ENODATA:
+            raise
+    stamped = Version.from_stamp(metadata.get(STAMP_KEY))
+    if stamped and stamped.modified_ns > 0:
+        os.utime(descriptor, ns=(time.time_ns(), stamped.modified_ns))
+    return kept
