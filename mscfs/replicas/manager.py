@@ -7,24 +7,26 @@ Writes, copies and deletes go to the primary; the wishes to replicate are on dis
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, TypeVar
 
 from mscfs.errors import NotFoundError, StorageError, StoreUnavailableError, VersionMismatchError
 from mscfs.journal import Journal, Wish, WishKind
-from mscfs.providers.base import MultipartUpload, ObjectReader, Space, StorageProvider
+from mscfs.providers.base import MultipartUpload, Space, StorageProvider
 from mscfs.providers.base import Source as Content
-from mscfs.replicas.freshness import as_primary, is_copy_of
+from mscfs.replicas.freshness import as_primary, with_version
 from mscfs.replicas.reader import FailoverReader
+from mscfs.replicas.search import Search, Sources
 from mscfs.replicas.source import Replica, Source
 from mscfs.replicas.upload import ReplicatedUpload
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
-TRIES_PER_SOURCE = 3
-"""How often one read turns to the same source: a single reset must not end a read that has only one source."""
+ROUNDS = 5
+"""How often a read begins anew because the object was replaced after the primary had told its version."""
+CONFIRMATIONS_KEPT = 4096
 
 ReadConsistency = Literal["primary", "replica"]
 Answer = TypeVar("Answer")
@@ -61,6 +63,8 @@ class ReplicaManager(StorageProvider):
         self.capabilities = primary.provider.capabilities
         self._consistency = read_consistency
         self._record_back_fill = record_back_fill or self._wish
+        self._confirmed = functools.lru_cache(CONFIRMATIONS_KEPT)(self._confirm)
+        self._sources = Sources(primary, self.replicas, self._is_behind, self._is_current)
         self.on_wish: Callable[[], None] = _nobody_waits
         """Called after wishes went to the journal: whoever carries them out wakes up."""
 
@@ -85,133 +89,88 @@ class ReplicaManager(StorageProvider):
         its present version first, so that a replica is never believed beyond its freshness; when the primary is down,
         the first healthy replica's copy is what is read.
         """
-        wanted = expected or self._present_version(key)
-        return self.open_version(key, byte_range, wanted)
+        if expected is not None:
+            return self.open_version(key, byte_range, expected)
+        for _ in range(ROUNDS):
+            wanted, trouble = self._present_version(key)
+            search = Search(self._sources, key, wanted)
+            if trouble is not None:
+                search.note(self.primary_source, trouble)
+            try:
+                return self._open(search, key, byte_range)
+            except VersionMismatchError:
+                if wanted is None:
+                    raise
+        raise StoreUnavailableError("the object keeps changing", store=self.profile, key=key)
 
     def open_version(
-        self,
-        key: str,
-        byte_range: ByteRange | None,
-        wanted: Version | None,
-        *,
-        without: str = "",
+        self, key: str, byte_range: ByteRange | None, wanted: Version, *, without: str = ""
     ) -> FailoverReader:
-        """Open exactly `wanted` (None: whatever the first source holds), never from the source named `without`."""
-        missing: list[str] = []
-        stale: list[str] = []
-        failures: Counter[str] = Counter()
-        if without:
-            failures[without] = TRIES_PER_SOURCE
+        """Open exactly the version `wanted`, never from the source named `without`; nothing is back-filled then."""
+        search = Search(self._sources, key, wanted, without=without)
+        return self._open(search, key, byte_range, back_fill=not without)
 
-        def open_next(rest: ByteRange, failed: Source, error: StorageError) -> tuple[Source, ObjectReader]:
-            failures[failed.profile] += 1
-            source, reader = self._open_first(key, rest, version, failures, [], [], error)
-            return source, reader
-
-        source, reader = self._open_first(key, byte_range, wanted, failures, missing, stale, None)
+    def _open(
+        self, search: Search, key: str, byte_range: ByteRange | None, *, back_fill: bool = True
+    ) -> FailoverReader:
+        source, reader = search.open(byte_range)
         metadata = reader.metadata
         if isinstance(source, Replica):
             metadata = as_primary(metadata, source.profile)
-        version = wanted or metadata.version
-        if wanted is not None and metadata.version != wanted:
-            # A fresh copy by another tool: to the caller it is the primary's version all the same.
-            metadata = _with_version(metadata, wanted)
-        if not without:
-            self._back_fill(key, missing + stale, metadata.content_length)
-        return FailoverReader(source, reader, metadata, open_next=open_next, missing=tuple(missing), stale=tuple(stale))
+        if search.wanted is None:
+            search.wanted = metadata.version
+        elif metadata.version != search.wanted:
+            # To the caller a fresh copy is the primary's version, whoever made the copy.
+            metadata = with_version(metadata, search.wanted)
 
-    def _open_first(
-        self,
-        key: str,
-        byte_range: ByteRange | None,
-        wanted: Version | None,
-        failures: Counter[str],
-        missing: list[str],
-        stale: list[str],
-        error: StorageError | None,
-    ) -> tuple[Source, ObjectReader]:
-        for source in self._in_order(failures):
-            try:
-                reader = self._open_on(source, key, byte_range, wanted)
-            except NotFoundError as failure:
-                source.health.succeeded()
-                missing.append(source.profile)
-                error = _worse(error, failure)
-            except VersionMismatchError as failure:
-                source.health.succeeded()
-                stale.append(source.profile)
-                error = _worse(error, failure)
-            except StorageError as failure:
-                source.health.failed(failure)
-                source.statistics.add(errors=1)
-                failures[source.profile] += 1
-                error = _worse(error, failure)
-            else:
-                source.health.succeeded()
-                return source, reader
-        raise error or StoreUnavailableError("no store may be asked now", store=self.profile, key=key)
+        def record() -> None:
+            if back_fill:
+                self._back_fill(key, [*search.missing, *search.stale], metadata.content_length)
 
-    def _in_order(self, failures: Counter[str]) -> Iterator[Source]:
-        """Replicas by priority, then the primary; those that failed in this read later, the unhealthy last."""
-        candidates: list[Source] = [*self.replicas, self.primary_source]
-        candidates.sort(key=lambda source: failures[source.profile])
-        skipped = []
-        for source in candidates:
-            if failures[source.profile] >= TRIES_PER_SOURCE:
-                continue
-            if source is self.primary_source or source.health.may_try():
-                yield source
-            else:
-                skipped.append(source)
-        # Nobody else had it: better a store that was bad a moment ago than an error.
-        yield from skipped
+        record()
+        return FailoverReader(search, source, reader, metadata, after_failover=record)
 
-    def _open_on(self, source: Source, key: str, byte_range: ByteRange | None, wanted: Version | None) -> ObjectReader:
-        if not isinstance(source, Replica):
-            return source.provider.get(key, byte_range, expected=wanted)
-        reader = source.provider.get(key, byte_range)
-        if wanted is not None and not is_copy_of(reader.metadata, wanted, profile=source.profile):
-            reader.close()
-            raise VersionMismatchError("holds another version", store=source.profile, key=key)
-        return reader
-
-    def _present_version(self, key: str) -> Version | None:
+    def _present_version(self, key: str) -> tuple[Version | None, StorageError | None]:
+        """The primary's version, or why it cannot be told; neither where it does not matter."""
         if self._consistency == "replica" or not self.replicas:
-            return None
+            return None, None
         try:
-            return self._ask_primary(key).version
+            return self.present(key).version, None
         except StorageError as error:
             if not error.transient:
                 raise
-            return None
+            return None, error
 
-    def _ask_primary(self, key: str) -> ObjectMetadata:
+    def present(self, key: str) -> ObjectMetadata:
+        """The primary's word, and nobody else's. A primary known to be down is not asked by everybody at once."""
+        return self._of_primary(lambda primary: primary.head(key), key)
+
+    def _of_primary(self, ask: Callable[[StorageProvider], Answer], key: str = "") -> Answer:
         if self.replicas and not self.primary_source.health.may_try():
-            # Somebody else can answer: do not let every read wait for a store that was down a moment ago.
+            # Somebody else can answer: do not let every caller wait for a store that was down a moment ago.
             reason = self.primary_source.health.last_error
             raise StoreUnavailableError(f"not asked again yet: {reason}", store=self.profile, key=key)
         try:
-            metadata = self.primary.head(key)
+            answer = ask(self.primary)
         except StorageError as error:
-            self.primary_source.health.failed(error)
+            self.primary_source.failed(error)
             raise
         self.primary_source.health.succeeded()
-        return metadata
+        return answer
 
     def head(self, key: str) -> ObjectMetadata:
-        """The primary's word; when it is down, the first healthy replica's (R8)."""
+        """The primary's word; when it is down, that of the first healthy replica not known to be behind (R8)."""
         if self._consistency == "replica":
-            for replica in self.replicas:
-                try:
-                    return as_primary(replica.provider.head(key), replica.profile)
-                except StorageError as error:
-                    replica.health.failed(error)
+            try:
+                return self._head_on_replicas(key)
+            except StorageError:
+                return self.present(key)
         try:
-            return self._ask_primary(key)
+            return self.present(key)
         except StorageError as error:
             if not error.transient:
                 raise
-            return self._from_replicas(error, lambda replica: as_primary(replica.provider.head(key), replica.profile))
+            return self._head_on_replicas(key, error)
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
         """The primary's listing; when it is down before the first entry, the first healthy replica's (R8)."""
@@ -223,60 +182,103 @@ class ReplicaManager(StorageProvider):
 
     def has_directory(self, directory: str) -> bool:
         """The primary's word; when it is down, the first healthy replica's."""
-        try:
-            return self.primary.has_directory(directory)
-        except StorageError as error:
-            if not error.transient:
-                raise
-            return self._from_replicas(error, lambda replica: replica.provider.has_directory(directory))
+        return self._of_anyone(directory, lambda provider: provider.has_directory(directory))
 
     def head_directory(self, directory: str) -> ObjectMetadata:
         """The primary's word; when it is down, the first healthy replica's."""
+        return self._of_anyone(directory, lambda provider: provider.head_directory(directory))
+
+    def _of_anyone(self, directory: str, ask: Callable[[StorageProvider], Answer]) -> Answer:
         try:
-            return self.primary.head_directory(directory)
+            return self._of_primary(ask, directory)
         except StorageError as error:
             if not error.transient:
                 raise
-            return self._from_replicas(error, lambda replica: replica.provider.head_directory(directory))
-
-    def rename(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
-    ) -> ObjectMetadata:
-        """Rename on the primary, then record the wishes for both keys."""
-        written = self.primary.rename(source, target, expected=expected, if_absent=if_absent)
-        self._wish([*self.replication_wishes(target, written.content_length), *self.deletion_wishes(source)])
-        return written
+            return self._of_replicas(
+                lambda replica: ask(replica.provider), error, but_not=self._is_deleted, key=directory
+            )
 
     def _listing(self, begin: Callable[[StorageProvider], Iterator[ObjectMetadata]]) -> Iterator[ObjectMetadata]:
         try:
-            entries = begin(self.primary)
-            first = next(entries, None)
+            first, rest = self._of_primary(lambda primary: _begun(begin(primary)))
         except StorageError as error:
             if not error.transient:
                 raise
-            self.primary_source.health.failed(error)
-            yield from self._from_replicas(error, lambda replica: _begun(replica, begin))
+            yield from self._of_replicas(lambda replica: self._listing_on(replica, begin), error)
             return
-        self.primary_source.health.succeeded()
-        if first is not None:
-            yield first
-            yield from entries
+        yield from first
+        try:
+            yield from rest
+        except StorageError as error:
+            self.primary_source.failed(error)
+            raise
 
-    def _from_replicas(self, error: StorageError, ask: Callable[[Replica], Answer]) -> Answer:
+    def _listing_on(
+        self, replica: Replica, begin: Callable[[StorageProvider], Iterator[ObjectMetadata]]
+    ) -> Iterator[ObjectMetadata]:
+        first, rest = _begun(begin(replica.provider))
+        return (
+            as_primary(entry, replica.profile)
+            for entry in itertools.chain(first, rest)
+            if not self._is_deleted(replica.profile, entry.key)
+        )
+
+    def _head_on_replicas(self, key: str, error: StorageError | None = None) -> ObjectMetadata:
+        return self._of_replicas(
+            lambda replica: as_primary(replica.provider.head(key), replica.profile),
+            error or NotFoundError("no replica has it", store=self.profile, key=key),
+            but_not=self._is_behind,
+            key=key,
+        )
+
+    def _of_replicas(
+        self,
+        ask: Callable[[Replica], Answer],
+        error: StorageError,
+        *,
+        but_not: Callable[[str, str], bool] | None = None,
+        key: str = "",
+    ) -> Answer:
+        """The first replica's answer, left out those of which `but_not` is true for the key.
+
+        `error` is raised when none has an answer: what the replicas lack may exist all the same.
+        """
         for replica in self.replicas:
-            if not replica.health.may_try():
+            if (but_not is not None and but_not(replica.profile, key)) or not replica.health.may_try():
                 continue
             try:
                 answer = ask(replica)
-            except NotFoundError as failure:
-                replica.health.succeeded()
-                error = _worse(error, failure)
             except StorageError as failure:
-                replica.health.failed(failure)
+                replica.failed(failure)
             else:
                 replica.health.succeeded()
                 return answer
         raise error
+
+    # -- what is known of copies ----------------------------------------------------------------------------------
+
+    def _is_behind(self, profile: str, key: str) -> bool:
+        """Whether a replica's copy must not be believed while the primary does not speak for it.
+
+        With `read_consistency: replica` it may be old, but not deleted (W8).
+        """
+        if self._consistency == "replica":
+            return self._is_deleted(profile, key)
+        return self.journal is not None and self.journal.is_behind(profile, key)
+
+    def _is_deleted(self, profile: str, key: str) -> bool:
+        return self.journal is not None and self.journal.is_deleted(profile, key)
+
+    def _is_current(self, key: str, version: Version, profile: str, tag: str) -> bool:
+        """Whether the primary, asked after the copy `tag` was seen on a replica, still holds `version`."""
+        try:
+            return self._confirmed(key, version, profile, tag)
+        except StorageError as error:
+            # Nobody can say: the copy counts as R4 has it.
+            return error.transient
+
+    def _confirm(self, key: str, version: Version, profile: str, tag: str) -> bool:
+        return self.present(key).version == version
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -359,8 +361,13 @@ class ReplicaManager(StorageProvider):
         self.primary.probe()
 
     def space(self) -> Space | None:
-        """The primary's room."""
-        return self.primary.space()
+        """The primary's room; None, too, while it is down."""
+        try:
+            return self._of_primary(lambda primary: primary.space())
+        except StorageError as error:
+            if not error.transient:
+                raise
+            return None
 
     def close(self) -> None:
         """Close all stores and the journal."""
@@ -376,8 +383,11 @@ class ReplicaManager(StorageProvider):
         return [Wish(replica.profile, key, kind, size) for replica in self.replicas if not replica.read_only]
 
     def deletion_wishes(self, key: str) -> Sequence[Wish]:
-        """The wishes a deleted key gives rise to: none unless deletes are propagated."""
-        return self.replication_wishes(key, 0, "delete") if self.propagate_deletes else []
+        """The wishes a deleted key gives rise to: copies go with `propagate_deletes`, else they are hidden (W8)."""
+        return [
+            Wish(replica.profile, key, "delete" if self.propagate_deletes and not replica.read_only else "hide")
+            for replica in self.replicas
+        ]
 
     def back_fill_wishes(self, key: str, profiles: Iterable[str], size: int) -> Sequence[Wish]:
         """The wishes for replicas that a read found missing or stale: healthy ones that may be written to (R6)."""
@@ -411,32 +421,8 @@ def _nobody_waits() -> None:
     """The wishes stay in the journal until somebody looks."""
 
 
-def _begun(replica: Replica, begin: Callable[[StorageProvider], Iterator[ObjectMetadata]]) -> Iterator[ObjectMetadata]:
-    """A replica's listing, asked for its first entry so that a store that is down fails here."""
-    entries = begin(replica.provider)
-    first = next(entries, None)
-
-    def all_entries() -> Iterator[ObjectMetadata]:
-        if first is not None:
-            yield as_primary(first, replica.profile)
-            for entry in entries:
-                yield as_primary(entry, replica.profile)
-
-    return all_entries()
-
-
-def _with_version(metadata: ObjectMetadata, version: Version) -> ObjectMetadata:
-    return replace(metadata, tag=version.tag, modified_ns=version.modified_ns, content_hash=version.content_hash)
-
-
-def _worse(known: StorageError | None, new: StorageError) -> StorageError:
-    """Which error to show when every source failed: a store in trouble before "another version" before "not there"."""
-    if known is None:
-        return new
-
-    def weight(error: StorageError) -> int:
-        if isinstance(error, NotFoundError):
-            return 0
-        return 1 if isinstance(error, VersionMismatchError) else 2
-
-    return new if weight(new) >= weight(known) else known
+def _begun(
+    entries: Iterator[ObjectMetadata],
+) -> tuple[Sequence[ObjectMetadata], Iterator[ObjectMetadata]]:
+    """A listing asked for its first entry, so that a store that is down fails here."""
+    return list(itertools.islice(entries, 1)), entries

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mscfs.errors import StorageError
 from mscfs.providers.base import ObjectReader
+from mscfs.replicas.search import Search, close_quietly
 from mscfs.replicas.source import Source
 from mscfs.types import ByteRange, ObjectMetadata
 
-OpenNext = Callable[[ByteRange, Source, StorageError], tuple[Source, ObjectReader]]
-"""Called with the rest of the range, the source that failed and its error; raises when no source is left."""
-
 
 class FailoverReader(ObjectReader):
-    """The bytes of one version, from whichever source delivers them.
+    """The bytes of one version, from whichever source delivers them; `source` names the present one.
 
-    `missing` and `stale` name the replicas that were asked and did not have the version. When a source fails in the
-    middle, `open_next` is asked for the rest of the range, of the same version.
+    When a source fails in the middle, `search` finds another for the rest, of the same version. `after_failover` is
+    called then: more replicas may have been found missing or stale.
     """
 
     def __init__(
         self,
+        search: Search,
         source: Source,
         reader: ObjectReader,
         metadata: ObjectMetadata,
         *,
-        open_next: OpenNext,
-        missing: tuple[str, ...],
-        stale: tuple[str, ...],
+        after_failover: Callable[[], None],
     ) -> None:
         super().__init__(metadata, reader.byte_range, source=source.profile)
-        self.missing = missing
-        self.stale = stale
+        self._search = search
         self._current = source
         self._reader = reader
-        self._open_next = open_next
+        self._after_failover = after_failover
+        self._settled = False
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """The replicas that were asked and did not have the object."""
+        return tuple(self._search.missing)
+
+    @property
+    def stale(self) -> Sequence[str]:
+        """The replicas that were asked and held another version."""
+        return tuple(self._search.stale)
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """How often each source failed during this read."""
+        return dict(self._search.errors)
 
     def _pieces(self) -> Iterator[bytes | memoryview]:
         delivered = 0
@@ -50,17 +62,32 @@ class FailoverReader(ObjectReader):
                 failure = error
             finally:
                 # Counted also when the reader of this read loses interest.
-                self._current.statistics.add(hits=1, bytes_read=delivered - begun)
+                answered = failure is None or delivered > begun
+                self._current.statistics.add(hits=answered, bytes_read=delivered - begun)
             if failure is None:
-                self._current.health.succeeded()
+                self._settle()
                 return
-            self._current.statistics.add(errors=1)
-            self._current.health.failed(failure)
-            self._reader.close()
+            self._current.failed(failure)
+            self._search.note(self._current, failure, delivered=delivered - begun)
+            close_quietly(self._reader)
+            if delivered == self.byte_range.size:
+                # It failed behind the last byte: nothing is lacking.
+                self._settled = True
+                return
             rest = ByteRange(self.byte_range.offset + delivered, self.byte_range.size - delivered)
-            self._current, self._reader = self._open_next(rest, self._current, failure)
+            self._settled = True
+            self._current, self._reader = self._search.open(rest)
+            self._settled = False
             self.source = self._current.profile
+            self._after_failover()
 
     def close(self) -> None:
-        """Close the answer that is being read."""
-        self._reader.close()
+        """Close the answer that is being read. One that was given up unread speaks for its store all the same."""
+        close_quietly(self._reader)
+        self._settle()
+
+    def _settle(self) -> None:
+        # Not when it was opened: a store that opens everything and delivers nothing must not pass for healthy.
+        if not self._settled:
+            self._settled = True
+            self._current.health.succeeded()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 from dataclasses import dataclass, field
 
+from mscfs.errors import NotFoundError, StorageError, VersionMismatchError
 from mscfs.providers.base import StorageProvider
 from mscfs.replicas.health import Health
+from mscfs.replicas.lock import ProcessLock
 
 
 @dataclass(slots=True)
@@ -14,10 +16,10 @@ class SourceStatistics:
     """Counters since the process started."""
 
     hits: int = 0
-    """Reads this store answered."""
+    """Reads this store answered, whole or in part."""
     bytes_read: int = 0
     errors: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: ProcessLock = field(default_factory=ProcessLock, repr=False)
 
     def add(self, *, hits: int = 0, bytes_read: int = 0, errors: int = 0) -> None:
         """Count; safe from any thread."""
@@ -36,11 +38,19 @@ class Source:
     health: Health = field(default_factory=Health)
     statistics: SourceStatistics = field(default_factory=SourceStatistics)
 
+    def failed(self, error: StorageError) -> None:
+        """Take an error of this store into account: "not there" and "another version" are plain answers."""
+        if not isinstance(error, NotFoundError | VersionMismatchError):
+            self.statistics.add(errors=1)
+        self.health.failed(error)
+
 
 @dataclass(frozen=True, slots=True)
 class Replica(Source):
     """One replica. `index` is its position in the configuration's reading order, from 0."""
 
+    # A replica that refuses us is of no use; the primary's refusal is the answer.
+    health: Health = field(default_factory=functools.partial(Health, refusals_count=True))
     read_priority: int = 1
     read_only: bool = False
     index: int = 0

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mscfs.errors import NotFoundError, StorageError, StoreUnavailableError, VersionMismatchError
-from mscfs.replicas.freshness import is_copy_of
+from mscfs.errors import (
+    AccessDeniedError,
+    NotFoundError,
+    StorageError,
+    StoreUnavailableError,
+    UnsupportedError,
+    VersionMismatchError,
+)
+from mscfs.replicas.freshness import is_up_to_date
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.source import Replica
 from mscfs.types import STAMP_KEY, ObjectMetadata
@@ -19,8 +27,10 @@ Outcome = Literal["fresh", "copied", "deleted", "absent", "undone"]
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What was done: `fresh` nothing was to do, `copied`, `deleted` from the replica, `absent` on the primary and left
-    alone on the replica, `undone` a copy that was made while the primary's object was deleted. `bytes` moved.
+    """What was done, and the bytes moved.
+
+    `fresh`: nothing was to do. `copied`. `deleted`: removed from the replica. `absent`: the primary has none, and the
+    replica was left alone. `undone`: a copy that was made while the primary's object was deleted.
     """
 
     outcome: Outcome
@@ -32,94 +42,115 @@ def bring_up_to_date(manager: ReplicaManager, profile: str, key: str, *, delete:
 
     After each copy the primary is asked again, so that an overwrite or a delete under way never leaves an older or a
     deleted object behind. `delete`: remove the key from the replica when the primary has none. A crash at any point
-    leaves the old copy or a whole new one, and the wish. Raises StorageError: try again later if it is transient.
+    leaves the old copy or a whole new one, and the wish. Raises KeyError for a replica that is not configured, and
+    StorageError: try again later if it is transient.
     """
     replica = manager.replica(profile)
+    kind = _DirectoryStep if key.endswith("/") else _ObjectStep
     try:
-        result = _directory_step(manager, replica, key, delete=delete) if key.endswith("/") else None
-        result = result or _object_step(manager, replica, key, delete=delete)
+        result = kind(manager, replica, key).run(delete=delete)
     except StorageError as error:
         if error.store == replica.profile:
-            replica.health.failed(error)
-            replica.statistics.add(errors=1)
+            replica.failed(error)
         raise
-    replica.health.succeeded()
+    if result.outcome != "absent":  # then the replica was not asked
+        replica.health.succeeded()
+    if result.outcome in {"fresh", "copied"} and manager.journal is not None:
+        manager.journal.show(profile, key)
     return result
 
 
-def _object_step(manager: ReplicaManager, replica: Replica, key: str, *, delete: bool) -> StepResult:
-    moved = 0
-    had_none = False
-    written: ObjectMetadata | None = None
-    for _ in range(ROUNDS):
+class _ObjectStep:
+    def __init__(self, manager: ReplicaManager, replica: Replica, key: str) -> None:
+        self._manager = manager
+        self._replica = replica
+        self._key = key
+        self._written: ObjectMetadata | None = None
+        self._moved = 0
+
+    def run(self, *, delete: bool) -> StepResult:
+        """Copy until the replica holds what the primary holds, seen after the copy."""
+        had_none = False
+        deleted = False
+        for _ in range(ROUNDS):
+            try:
+                present = self._manager.present(self._key)
+            except NotFoundError:
+                if delete and not deleted:
+                    self._replica.provider.delete(self._key)
+                    self._written, deleted = None, True
+                    continue  # was it written anew meanwhile?
+                return StepResult("deleted", self._moved) if deleted else self._without_primary(undo=had_none)
+            copy = self._written or self._copy_or_none()
+            if copy is not None and is_up_to_date(copy, present, profile=self._replica.profile):
+                self._keep_mode(copy, present)
+                return StepResult("copied" if self._written else "fresh", self._moved)
+            had_none = had_none or copy is None
+            try:
+                self._written = self._copy(present)
+            except (NotFoundError, VersionMismatchError) as error:
+                if error.store == self._replica.profile:
+                    raise
+                continue  # the primary's object changed while it was read
+            self._moved += present.content_length
+        raise StoreUnavailableError("the object keeps changing", store=self._manager.profile, key=self._key)
+
+    def _copy(self, present: ObjectMetadata) -> ObjectMetadata:
+        provider = self._replica.provider
+        if present.symlink_target is not None:
+            return provider.make_symlink(self._key, present.symlink_target)
+        stamp = {**(present.metadata or {}), STAMP_KEY: present.version.stamp()}
+        without = self._replica.profile
+        with self._manager.open_version(self._key, None, present.version, without=without) as content:
+            written = provider.put(self._key, content, metadata=stamp, content_type=present.content_type)
+        # The store that took the metadata need not repeat it in its answer to a put.
+        return written if written.metadata else replace(written, metadata=stamp)
+
+    def _keep_mode(self, copy: ObjectMetadata, present: ObjectMetadata) -> None:
+        if present.mode in {None, copy.mode} or present.symlink_target is not None:
+            return
+        if self._replica.provider.capabilities.posix_attributes:
+            # A replica that will not have the mode has the bytes all the same.
+            with contextlib.suppress(AccessDeniedError, UnsupportedError):
+                self._replica.provider.set_posix_attributes(self._key, mode=present.mode)
+
+    def _copy_or_none(self) -> ObjectMetadata | None:
         try:
-            wanted = manager.primary.head(key)
+            return self._replica.provider.head(self._key)
         except NotFoundError:
-            return _without_primary(replica, key, written if had_none else None, delete=delete, moved=moved)
-        copy = written or _head_or_none(replica, key)
-        if copy is not None and _is_fresh(copy, wanted, replica.profile):
-            return StepResult("copied" if written else "fresh", moved)
-        had_none = had_none or copy is None
+            return None
+
+    def _without_primary(self, *, undo: bool) -> StepResult:
+        if self._written is None or not undo:
+            return StepResult("absent", self._moved)
         try:
-            written = _copy(manager, replica, wanted)
-        except (NotFoundError, VersionMismatchError) as error:
-            if error.store == replica.profile:
-                raise
-            continue  # the primary's object changed while it was read
-        moved += wanted.content_length
-    raise StoreUnavailableError("the object keeps changing on the primary", store=manager.profile, key=key)
+            self._replica.provider.delete(self._key, expected=self._written.version)
+        except VersionMismatchError:
+            return StepResult("absent", self._moved)  # somebody else's object by now
+        return StepResult("undone", self._moved)
 
 
-def _copy(manager: ReplicaManager, replica: Replica, wanted: ObjectMetadata) -> ObjectMetadata:
-    if wanted.symlink_target is not None:
-        return replica.provider.make_symlink(wanted.key, wanted.symlink_target)
-    stamp = {**(wanted.metadata or {}), STAMP_KEY: wanted.version.stamp()}
-    with manager.open_version(wanted.key, None, wanted.version, without=replica.profile) as content:
-        written = replica.provider.put(wanted.key, content, metadata=stamp, content_type=wanted.content_type)
-    if wanted.mode is not None and replica.provider.capabilities.posix_attributes:
-        replica.provider.set_posix_attributes(wanted.key, mode=wanted.mode)
-    # The store that took the metadata need not repeat it in its answer to a put.
-    return written if written.metadata else replace(written, metadata=stamp)
+class _DirectoryStep:
+    def __init__(self, manager: ReplicaManager, replica: Replica, directory: str) -> None:
+        self._primary = manager.primary
+        self._provider = replica.provider
+        self._directory = directory
 
+    def run(self, *, delete: bool) -> StepResult:
+        """Make the directory, or remove it if it is empty."""
+        if self._primary.has_directory(self._directory):
+            had = self._provider.has_directory(self._directory)
+            self._provider.make_directory(self._directory)
+            if self._primary.has_directory(self._directory):
+                return StepResult("fresh" if had else "copied")
+            delete = delete or not had
+        return self._removed() if delete else StepResult("absent")
 
-def _without_primary(
-    replica: Replica, key: str, written: ObjectMetadata | None, *, delete: bool, moved: int
-) -> StepResult:
-    if delete:
-        replica.provider.delete(key)
-        return StepResult("deleted", moved)
-    if written is None:
-        return StepResult("absent", moved)
-    try:
-        replica.provider.delete(key, expected=written.version)
-    except VersionMismatchError:
-        return StepResult("absent", moved)  # somebody else's object by now
-    return StepResult("undone", moved)
-
-
-def _directory_step(manager: ReplicaManager, replica: Replica, directory: str, *, delete: bool) -> StepResult:
-    if manager.primary.has_directory(directory):
-        replica.provider.make_directory(directory)
-        return StepResult("copied")
-    if delete:
+    def _removed(self) -> StepResult:
         try:
-            replica.provider.remove_directory(directory)
+            self._provider.remove_directory(self._directory)
         except StorageError as error:
             if error.transient:
                 raise
             return StepResult("absent")  # not empty, or not there: the replica's own affair
         return StepResult("deleted")
-    return StepResult("absent")
-
-
-def _head_or_none(replica: Replica, key: str) -> ObjectMetadata | None:
-    try:
-        return replica.provider.head(key)
-    except NotFoundError:
-        return None
-
-
-def _is_fresh(copy: ObjectMetadata, wanted: ObjectMetadata, profile: str) -> bool:
-    if wanted.symlink_target is not None or copy.symlink_target is not None:
-        return copy.symlink_target == wanted.symlink_target
-    return is_copy_of(copy, wanted.version, profile=profile)
