@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-import numpy
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -27,7 +27,7 @@ class Digits(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         file = self.files[index]
         with Image.open(file) as image:
-            pixels = torch.from_numpy(numpy.asarray(image, dtype=numpy.float32) / 255.0)
+            pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0)
         return pixels.flatten(), int(file.parent.name)
 
 
