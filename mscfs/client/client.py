@@ -148,9 +148,7 @@ class StorageClient:
                 return without_own(self.store.head(key))
         if not key:
             return ObjectMetadata("", 0, from_ns(0), type="directory")
-        if self.store.has_directory(directory):
-            return ObjectMetadata(directory, 0, from_ns(0), type="directory")
-        raise NotFoundError("no such object or directory", store=self.profile, key=key)
+        return self.store.head_directory(directory)
 
     def is_file(self, path: AnyPath) -> bool:
         """Whether an object has this key."""

@@ -37,11 +37,11 @@ def locate_url(url: AnyPath, path_mapping: Mapping[str, str]) -> tuple[str, str]
     scheme, separator, rest = text.partition(":/")
     if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         return FILESYSTEM_PROFILE, to_key(os.path.abspath(text))  # noqa: PTH100 - links stay as they are
-    rest = re.sub(r"/+", "/", rest).lstrip("/")
+    path = re.sub(r"/+", "/", rest).lstrip("/")
     if scheme == "file":
-        return FILESYSTEM_PROFILE, rest
-    host, _, key = rest.partition("/")
-    if not host:
+        return FILESYSTEM_PROFILE, path
+    host, _, key = path.partition("/")
+    if not host or rest.startswith("//"):
         raise UsageError(f"{text}: names no profile or bucket")
     if scheme == "msc":
         return host, key

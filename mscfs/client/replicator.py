@@ -125,6 +125,7 @@ class Replicator:
 
     def _next(self) -> ClaimedWish | None:
         """The next wish, waiting for one; None when this thread is not needed any more and has left the pool."""
+        rested = False
         while True:
             with self._condition:
                 if self._stopped:
@@ -140,14 +141,17 @@ class Replicator:
             with self._condition:
                 if self._woken or self._stopped:
                     continue
-                pause = self._idle_seconds if due is None else min(max(due, SHORTEST_PAUSE), self._idle_seconds)
-                self._idle += 1
-                woken = self._condition.wait(pause)
-                self._idle -= 1
-                if not woken and not self._woken and (due is None or self._idle):
+                if rested and (due is None or self._idle):
+                    if due is not None:
+                        # The one that stays may have looked before that wish was postponed.
+                        self._condition.notify()
                     # In one step with the decision: a wake from now on starts a new thread.
                     self._leave()
                     return None
+                pause = self._idle_seconds if due is None else min(max(due, SHORTEST_PAUSE), self._idle_seconds)
+                self._idle += 1
+                rested = not self._condition.wait(pause)
+                self._idle -= 1
 
     def _claim(self) -> ClaimedWish | None:
         health = {replica.profile: replica.health for replica in self._manager.replicas}
