@@ -1,0 +1,91 @@
+"""Starting a mount that cannot work: one clear line, a non-zero exit, nothing left mounted (L1). And a bug (L3)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fuse.mounting import Mounted, file_store, mscfs, unmount_whatever_is_left, write_config
+
+pytestmark = pytest.mark.mount
+
+
+def refused(root: Path, profile: dict[str, Any]) -> str:
+    """The one line that `mscfs mount` says."""
+    write_config(root, {"data": profile})
+    m = Mounted(root)
+    m.path.mkdir()
+    done = mscfs("mount", "--config", m.config, "data", m.path, check=False)
+    assert done.returncode != 0
+    assert not m.is_mounted()
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("mscfs: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    return line
+
+
+def elsewhere(profile: dict[str, Any], place: str) -> dict[str, Any]:
+    profile["storage_provider"]["options"]["base_path"] = place
+    return profile
+
+
+def test_L1_missing_base_directory(tmp_path: Path) -> None:
+    line = refused(tmp_path, elsewhere(file_store(tmp_path / "x"), str(tmp_path / "absent")))
+    assert str(tmp_path / "absent") in line
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("kind", ["s3", "gcs", "azure"])
+def test_L1_missing_bucket(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue(f"{kind}_server")
+    assert "no-such-place" in refused(tmp_path, elsewhere(server.new_bucket(), "no-such-place"))
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("kind", ["s3", "gcs", "azure"])
+def test_L1_store_is_down(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue(f"{kind}_server")
+    profile = server.new_bucket()
+    options = profile["storage_provider"]["options"]
+    options["endpoint_url"] = "http://127.0.0.1:9/devstoreaccount1" if kind == "azure" else "http://127.0.0.1:9"
+    profile["retry"] = {"attempts": 1, "delay": 0}
+    if kind == "azure":
+        profile["credentials_provider"]["options"]["connection"] = server.connection().replace(
+            server.url, options["endpoint_url"]
+        )
+    refused(tmp_path, profile)
+
+
+@pytest.mark.emulator
+def test_L1_L5_denied_access_shows_no_secret(tmp_path: Path, azure_server: Any) -> None:
+    profile = azure_server.new_bucket()
+    wrong = azure_server.wrong_key()
+    profile["credentials_provider"]["options"]["connection"] = wrong
+    line = refused(tmp_path, profile)
+    assert wrong.partition("AccountKey=")[2].partition(";")[0] not in line
+
+
+def test_L3_a_bug_is_an_eio_for_one_call_and_the_mount_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    profile = file_store(tmp_path / "primary")
+    profile["storage_provider"]["type"] = "tests.fuse.buggy.BuggyProvider"
+    write_config(tmp_path, {"data": profile})
+    (tmp_path / "primary/fine").write_bytes(b"fine")
+    m = Mounted(tmp_path)
+    m.mount()
+    try:
+        for _ in range(3):
+            with pytest.raises(OSError) as error:
+                os.stat(m.path / "bug")
+            assert error.value.errno == errno.EIO
+            assert (m.path / "fine").read_bytes() == b"fine"
+        (log,) = Path(os.environ["XDG_STATE_HOME"], "mscfs/log").iterdir()
+        assert "ZeroDivisionError: a bug" in log.read_text()
+        assert m.status()["state"] == "healthy"
+    finally:
+        unmount_whatever_is_left(m)
