@@ -1,0 +1,98 @@
+"""The calls the daemon makes, whoever carries them out."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mscfs.replicas.step import StepResult
+from mscfs.types import ObjectMetadata, Version
+from mscfs.workers.protocol import (
+    Download,
+    Fetch,
+    FetchDone,
+    FetchSummary,
+    Request,
+    Result,
+    Step,
+    StepDone,
+    Upload,
+    UploadDone,
+    pack_text,
+)
+
+OnChunk = Callable[[int, bytes | None], None]
+"""Called once with each chunk's index when it is in the cache, or with its bytes when the cache would not take it."""
+
+
+class Calls(ABC):
+    """Moves bytes between the stores, the chunk cache and files. Any task may call; a cancelled call is given up.
+
+    Every call raises the StorageError of the store or the disk; StoreUnavailableError when no worker survived it.
+    """
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)  # 0 is the start of a worker
+
+    async def fetch(
+        self, key: str, version: Version, first: int, count: int, *, foreground: bool, on_chunk: OnChunk
+    ) -> FetchSummary:
+        """Bring chunks `first` to `first + count - 1` of a version into the cache with one ranged GET.
+
+        `on_chunk` must not raise. Chunks that arrived stay in the cache when the call fails or is cancelled.
+        """
+        request = Fetch(next(self._ids), pack_text(key), version, first, count, foreground)
+        done = await self._perform(request, on_chunk)
+        assert isinstance(done, FetchDone)
+        return done.summary
+
+    async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
+        """Write a whole version into a file (made 0600, or emptied first).
+
+        A call that fails leaves a part; one that is cancelled may still write for a moment: remove the file, never
+        use its name again.
+        """
+        done = await self._perform(Download(next(self._ids), pack_text(key), version, pack_text(str(target))))
+        assert isinstance(done, FetchDone)
+        return done.summary
+
+    async def upload(
+        self,
+        key: str,
+        path: Path,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        expected: Version | None = None,
+    ) -> ObjectMetadata:
+        """Put a file to the primary, as `StorageProvider.put` does.
+
+        A call that is cancelled may still happen, whole. When a worker dies over it, it is repeated; a condition that
+        then fails because the first attempt had succeeded is no failure.
+        """
+        request = Upload(
+            next(self._ids),
+            pack_text(key),
+            pack_text(str(path)),
+            None if metadata is None else dict(metadata),
+            content_type,
+            if_absent,
+            expected,
+        )
+        done = await self._perform(request)
+        assert isinstance(done, UploadDone)
+        return replace(done.metadata, key=key)
+
+    async def step(self, profile: str, key: str, *, delete: bool = False) -> StepResult:
+        """Bring one replica to the primary's present state: `mscfs.replicas.step.bring_up_to_date`."""
+        done = await self._perform(Step(next(self._ids), profile, pack_text(key), delete))
+        assert isinstance(done, StepDone)
+        return done.result
+
+    @abstractmethod
+    async def _perform(self, request: Request, on_chunk: OnChunk | None = None) -> Result:
+        """Carry out one request."""

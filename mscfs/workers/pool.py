@@ -1,0 +1,212 @@
+"""The pool of worker processes: fetches apart from uploads and replication, so that nobody starves a reader."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, replace
+
+import msgspec
+import trio
+
+from mscfs.cache.chunks import CacheSettings
+from mscfs.config.values import Config
+from mscfs.errors import MscfsError, StoreUnavailableError
+from mscfs.workers.calls import Calls, OnChunk
+from mscfs.workers.protocol import Fetch, Request, Result, Upload, WorkerSettings, is_foreground, unpack_text
+from mscfs.workers.worker import Call, Worker
+
+logger = logging.getLogger(__name__)
+
+DEATHS = 3
+"""A request over which so many workers died is not repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """`busy` requests are with a thread of a worker, `queued` ones wait for one."""
+
+    processes: int
+    busy: int
+    queued: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Of fetches, and of uploads, downloads and replication."""
+
+    fetch: GroupStatistics
+    transfer: GroupStatistics
+
+
+class WorkerGroup:
+    """Processes that share one kind of work. Requests of a process that dies are repeated; `workers` must be run."""
+
+    def __init__(self, settings: WorkerSettings, processes: int) -> None:
+        self._settings = settings
+        self.workers = [Worker(settings, on_finished=self._finish, on_death=self._repeat) for _ in range(processes)]
+        self._suspects: deque[Call] = deque()
+        self._on_trial: Call | None = None
+
+    async def perform(self, request: Request, on_chunk: OnChunk | None = None) -> Result:
+        """Carry out one request, by the least loaded process."""
+        call = Call(request, on_chunk)
+        self._dispatch(call)
+        try:
+            await call.finished.wait()
+        finally:
+            if not call.finished.is_set():
+                self._abandon(call)
+        if call.error is not None:
+            raise call.error
+        assert call.result is not None
+        return call.result
+
+    def statistics(self) -> GroupStatistics:
+        """The numbers now."""
+        under_way = busy = 0
+        for worker in self.workers:
+            under_way += len(worker.calls)
+            foreground = sum(is_foreground(call.request) for call in worker.calls.values())
+            background = min(len(worker.calls) - foreground, self._settings.background_threads)
+            busy += min(foreground + background, self._settings.threads)
+        return GroupStatistics(
+            processes=len(self.workers),
+            busy=busy,
+            queued=under_way - busy + len(self._suspects),
+            restarts=sum(worker.restarts for worker in self.workers),
+        )
+
+    def _dispatch(self, call: Call) -> None:
+        min(self.workers, key=lambda worker: (not worker.is_ready, len(worker.calls))).assign(call)
+
+    def _abandon(self, call: Call) -> None:
+        if call.worker is not None:
+            call.worker.abandon(call)
+        else:
+            self._suspects.remove(call)
+        self._acquit(call)
+
+    def _finish(self, call: Call) -> None:
+        call.finished.set()
+        self._acquit(call)
+
+    def _repeat(self, calls: list[Call]) -> None:
+        """Dispatch the calls of a dead worker again.
+
+        One of them may have killed it. After a second death each is repeated alone, so that the guilty one dies of its
+        third and takes no others along.
+        """
+        for call in calls:
+            call.worker = None
+            call.deaths += 1
+            call.request = _repeated(call)
+            if call.deaths >= DEATHS:
+                call.error = StoreUnavailableError(
+                    f"{call.deaths} worker processes died over this request",
+                    store=self._settings.profile,
+                    key=unpack_text(call.request.key),
+                )
+                self._finish(call)
+            elif call.deaths == DEATHS - 1:
+                self._suspects.append(call)
+            else:
+                self._dispatch(call)
+        self._try_next()
+
+    def _acquit(self, call: Call) -> None:
+        if call is self._on_trial:
+            self._on_trial = None
+            self._try_next()
+
+    def _try_next(self) -> None:
+        if self._on_trial is None and self._suspects:
+            self._on_trial = self._suspects.popleft()
+            self._dispatch(self._on_trial)
+
+
+class WorkerPool(Calls):
+    """A service: `await nursery.start(pool.run)`. Calls may be made at any time; they wait for the processes.
+
+    `cache` None: chunks are handed over in memory. `namespace` is the first part of chunk names, as in
+    `object_digest`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        profile: str,
+        cache: CacheSettings | None,
+        *,
+        namespace: str,
+        chunk_size: int,
+        fetch_processes: int = 1,
+        fetch_threads: int = 4,
+        upload_threads: int = 4,
+        step_threads: int = 8,
+        store_factory: str = "mscfs.store:open_store",
+    ) -> None:
+        super().__init__()
+        fetch = WorkerSettings(
+            name="mscfs-fetch",
+            config=config,
+            profile=profile,
+            cache=cache,
+            namespace=namespace,
+            chunk_size=chunk_size,
+            threads=fetch_threads,
+            background_threads=max(1, fetch_threads - 1),
+            store_factory=store_factory,
+            log_level=logger.getEffectiveLevel(),
+        )
+        transfer = replace(
+            fetch, name="mscfs-transfer", threads=upload_threads + step_threads, background_threads=step_threads
+        )
+        self.fetchers = WorkerGroup(fetch, fetch_processes)
+        self.transfers = WorkerGroup(transfer, 1)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep all processes running until cancelled; `started` when all are ready.
+
+        Cancelling it ends the processes within two seconds and fails no call: cancel it when nobody calls any more.
+        Raises MscfsError when the store cannot be opened.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as starting:
+                    for worker in (*self.fetchers.workers, *self.transfers.workers):
+                        starting.start_soon(nursery.start, worker.run)
+                task_status.started()
+        except BaseExceptionGroup as failures:
+            refusals, others = failures.split(MscfsError)
+            if refusals is None or others is not None:
+                raise
+            # All were refused for the same reason.
+            raise _first(refusals) from None
+
+    def statistics(self) -> PoolStatistics:
+        """The numbers now."""
+        return PoolStatistics(self.fetchers.statistics(), self.transfers.statistics())
+
+    async def _perform(self, request: Request, on_chunk: OnChunk | None = None) -> Result:
+        group = self.fetchers if isinstance(request, Fetch) else self.transfers
+        return await group.perform(request, on_chunk)
+
+
+def _repeated(call: Call) -> Request:
+    """The request as it is sent the next time."""
+    request = call.request
+    if isinstance(request, Fetch) and call.next_chunk > request.first:
+        # What was announced is there. The last chunk is fetched once more if only the summary was lost.
+        end = request.first + request.count
+        first = min(call.next_chunk, end - 1)
+        return msgspec.structs.replace(request, first=first, count=end - first)
+    if isinstance(request, Upload):
+        return msgspec.structs.replace(request, repeated=True)
+    return request
+
+
+def _first(failures: BaseExceptionGroup[MscfsError]) -> MscfsError:
+    failure = failures.exceptions[0]
+    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure

@@ -1,0 +1,179 @@
+"""A worker process: `python -P -m mscfs.workers.process <socket>`, started by `worker` and by nobody else.
+
+The main thread receives, the others perform requests. Whoever has something to say sends it, with everything that
+others had to say meanwhile. The process ends when its socket does, so that it never outlives the daemon, and ignores
+the signals that ask a service or a terminal's programs to end: dirty files are still uploaded then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn, cast
+
+from mscfs.cache.chunks import ChunkCache
+from mscfs.errors import MscfsError, StorageError
+from mscfs.providers.base import StorageProvider
+from mscfs.workers.protocol import (
+    Cancel,
+    Download,
+    Fetch,
+    FrameBuffer,
+    FromWorker,
+    Heartbeat,
+    Ping,
+    Ready,
+    Start,
+    Step,
+    Stop,
+    ToWorker,
+    Upload,
+    WorkerSettings,
+    decode_to_worker,
+    frame,
+    pack_error,
+    unpack_settings,
+)
+from mscfs.workers.requests import RequestQueue, TakenRequest
+from mscfs.workers.tasks import AbandonedError, Tasks
+
+logger = logging.getLogger(__name__)
+
+_RECEIVE = 256 << 10
+
+
+class Outbox:
+    """Sends messages of many threads. Blocks while the daemon does not receive."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._waiting: deque[bytes] = deque()
+        self._sending = threading.Lock()
+
+    def send(self, message: FromWorker) -> None:
+        """Send a message, or leave it to the thread that is sending now."""
+        self._waiting.append(frame(message))
+        # Asked again after each release: what came between the last look and the release must not stay.
+        while self._waiting and self._sending.acquire(blocking=False):
+            try:
+                batch = []
+                with suppress(IndexError):
+                    while True:
+                        batch.append(self._waiting.popleft())
+                self._connection.sendall(b"".join(batch))
+            except OSError:
+                os._exit(0)  # the daemon is gone
+            finally:
+                self._sending.release()
+
+
+def open_tasks(settings: WorkerSettings) -> Tasks:
+    """Open the store and the cache. Raises MscfsError when the store cannot be opened."""
+    module, _, name = settings.store_factory.partition(":")
+    factory = getattr(importlib.import_module(module), name)
+    # Back-fill wishes are the daemon's: it learns from each summary what was missing or stale.
+    store = cast("StorageProvider", factory(settings.config, settings.profile, record_back_fill=lambda _: None))
+    cache: ChunkCache | None = None
+    if settings.cache is not None:
+        try:
+            cache = ChunkCache.attach(settings.cache)
+        except OSError as error:
+            logger.warning("the cache cannot be used, going on without: %s", error)
+    return Tasks(store, cache, namespace=settings.namespace, chunk_size=settings.chunk_size)
+
+
+def perform(taken: TakenRequest, tasks: Tasks, outbox: Outbox) -> None:
+    """Perform one request and send its answer. Raises nothing."""
+    request = taken.request
+    try:
+        if not taken.is_abandoned:
+            outbox.send(tasks.perform(request, outbox.send, lambda: taken.is_abandoned))
+    except AbandonedError:
+        pass
+    except MscfsError as error:
+        outbox.send(pack_error(request.id, error))
+    except BaseException as error:
+        logger.exception("a bug in %s", type(request).__name__.lower())
+        # The class only: what an unknown error says may hold anything.
+        outbox.send(pack_error(request.id, StorageError(f"internal error: {type(error).__name__}")))
+
+
+def serve(connection: socket.socket) -> None:
+    """Work until the daemon says stop or goes away."""
+    messages = _messages(connection)
+    start = next(messages)
+    assert isinstance(start, Start)
+    outbox = Outbox(connection)
+    try:
+        settings = unpack_settings(start)
+        with suppress(OSError):
+            Path("/proc/self/comm").write_text(settings.name)
+        logging.basicConfig(
+            level=settings.log_level, format=f"{settings.name}[{os.getpid()}]: %(levelname)s %(message)s"
+        )
+        tasks = open_tasks(settings)
+    except MscfsError as error:
+        outbox.send(pack_error(0, error))
+        return
+    queue = RequestQueue(settings.background_threads)
+    for number in range(settings.threads):
+        threading.Thread(target=_work, args=(queue, tasks, outbox), name=f"worker-{number}", daemon=True).start()
+    outbox.send(Ready())
+    for message in messages:
+        match message:
+            case Fetch() | Download() | Upload() | Step():
+                queue.put(message)
+            case Cancel():
+                queue.abandon(message.id)
+            case Ping():
+                outbox.send(Heartbeat())
+            case Stop():
+                # With a request under way, what it uses must stay open; the end of the process closes it.
+                if queue.is_idle:
+                    tasks.close()
+                return
+
+
+def _work(queue: RequestQueue, tasks: Tasks, outbox: Outbox) -> NoReturn:
+    while True:
+        taken = queue.get()
+        perform(taken, tasks, outbox)
+        queue.done(taken)
+
+
+def _messages(connection: socket.socket) -> Iterator[ToWorker]:
+    frames = FrameBuffer()
+    while data := connection.recv(_RECEIVE):
+        for payload in frames.feed(data):
+            yield decode_to_worker(payload)
+
+
+def main() -> None:
+    """Run a worker on the inherited socket whose descriptor is the only argument."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    status = 1
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+        status = 0
+    except ConnectionError:
+        status = 0
+    except BaseException:
+        logger.exception("the worker ends")
+    finally:
+        # Threads may wait for a store that never answers: nothing may wait for them.
+        logging.shutdown()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""What the daemon and a worker process say to each other, over a socket pair that nobody else holds.
+
+Each message is a frame: four bytes of length, then MessagePack. Many frames go into one send. The daemon begins with
+`Start` and waits for `Ready`; then it sends requests in any number, and the worker answers each with any number of
+chunk messages and exactly one of `FetchDone`, `UploadDone`, `StepDone`, `Failed`. The end of the stream is the end of
+the worker. Keys and paths are bytes here, as they need not be UTF-8.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from mscfs import errors
+from mscfs.cache.chunks import CacheSettings
+from mscfs.config.values import Config
+from mscfs.errors import ConfigError, MscfsError, StorageError
+from mscfs.replicas.step import StepResult
+from mscfs.types import ObjectMetadata, Version
+
+PROTOCOL = 1
+"""Raised when a message changes: a daemon that outlives an upgrade must not talk to the new version's workers."""
+
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSummary:
+    """What a fetch came to: who served how many bytes, which replicas did not have the version, errors by profile."""
+
+    source: str
+    bytes: int
+    missing: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    errors: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """All a worker must know. Holds secrets: it travels over the socket, never on a command line."""
+
+    name: str
+    """The process name, for people who look at a list of processes."""
+    config: Config
+    profile: str
+    cache: CacheSettings | None
+    namespace: str
+    """The first part of chunk names: the primary's identity."""
+    chunk_size: int
+    threads: int
+    background_threads: int
+    """At most so many of the threads do background work at once: read-ahead, replication."""
+    store_factory: str
+    """`module:function` that opens the store, called as `mscfs.store.open_store` is."""
+    log_level: int
+
+
+class _Message(msgspec.Struct, array_like=True, tag=True):
+    pass
+
+
+class Start(_Message):
+    """The daemon's first message: the protocol's version and the pickled `WorkerSettings`."""
+
+    protocol: int
+    settings: bytes
+
+
+class Fetch(_Message):
+    """Bring chunks of a version into the cache, with one ranged GET."""
+
+    id: int
+    key: bytes
+    version: Version
+    first: int
+    count: int
+    foreground: bool
+
+
+class Download(_Message):
+    """Write a whole version into a file."""
+
+    id: int
+    key: bytes
+    version: Version
+    target: bytes
+
+
+class Upload(_Message):
+    """Put a file to the primary. `repeated`: an earlier attempt ended with its worker, and may have succeeded."""
+
+    id: int
+    key: bytes
+    path: bytes
+    metadata: dict[str, str] | None
+    content_type: str | None
+    if_absent: bool
+    expected: Version | None
+    repeated: bool = False
+
+
+class Step(_Message):
+    """Bring one replica to the primary's present state."""
+
+    id: int
+    profile: str
+    key: bytes
+    delete: bool
+
+
+class Cancel(_Message):
+    """Nobody waits for that request any more; it gets no answer."""
+
+    id: int
+
+
+class Ping(_Message):
+    """Answer with a heartbeat."""
+
+
+class Stop(_Message):
+    """Close everything and end."""
+
+
+class Ready(_Message):
+    """The worker takes requests."""
+
+
+class ChunkDone(_Message):
+    """A chunk is in the cache."""
+
+    id: int
+    index: int
+    source: str
+    size: int
+
+
+class ChunkData(_Message):
+    """A chunk the cache would not take."""
+
+    id: int
+    index: int
+    source: str
+    data: bytes
+
+
+class FetchDone(_Message):
+    """A fetch or download is complete."""
+
+    id: int
+    summary: FetchSummary
+
+
+class UploadDone(_Message):
+    """The primary holds the file. The metadata's key is left out."""
+
+    id: int
+    metadata: ObjectMetadata
+
+
+class StepDone(_Message):
+    """The replica is up to date."""
+
+    id: int
+    result: StepResult
+
+
+class Failed(_Message):
+    """The request failed, or with id 0 the start of the worker. `kind` names a class of `mscfs.errors`."""
+
+    id: int
+    kind: str
+    message: bytes
+    store: str
+    key: bytes
+
+
+class Heartbeat(_Message):
+    """The worker lives and receives."""
+
+
+Request = Fetch | Download | Upload | Step
+ToWorker = Request | Start | Cancel | Ping | Stop
+ChunkReply = ChunkDone | ChunkData
+Result = FetchDone | UploadDone | StepDone
+FromWorker = ChunkReply | Result | Failed | Ready | Heartbeat
+
+_encode = msgspec.msgpack.Encoder().encode
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+decode_to_worker = _to_worker.decode
+decode_from_worker = _from_worker.decode
+
+
+def frame(message: ToWorker | FromWorker) -> bytes:
+    """A message as it is sent."""
+    payload = _encode(message)
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def is_foreground(request: Request) -> bool:
+    """Whether a program waits for it."""
+    return request.foreground if isinstance(request, Fetch) else not isinstance(request, Step)
+
+
+class FrameBuffer:
+    """Cuts a received stream into the payloads of frames."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Add what was received; gives the payloads that are complete now. Run it to its end."""
+        received = self._received
+        received += data
+        begin = 0
+        while len(received) - begin >= _LENGTH.size:
+            end = begin + _LENGTH.size + _LENGTH.unpack_from(received, begin)[0]
+            if end > len(received):
+                break
+            yield bytes(received[begin + _LENGTH.size : end])
+            begin = end
+        del received[:begin]
+
+
+def pack_text(text: str) -> bytes:
+    """A key, path or message that need not be UTF-8 (surrogate-escaped)."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def unpack_text(data: bytes) -> str:
+    """The inverse of `pack_text`."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def pack_settings(settings: WorkerSettings) -> Start:
+    """The first message to a worker."""
+    return Start(PROTOCOL, pickle.dumps(settings))
+
+
+def unpack_settings(start: Start) -> WorkerSettings:
+    """The inverse of `pack_settings`; MscfsError when the daemon speaks another version."""
+    if start.protocol != PROTOCOL:
+        raise MscfsError(
+            f"the worker speaks protocol {PROTOCOL} and the mount {start.protocol}: mscfs was upgraded, mount anew"
+        )
+    settings = pickle.loads(start.settings)  # noqa: S301 - from our parent, over a socket nobody else holds
+    assert isinstance(settings, WorkerSettings)
+    return settings
+
+
+def pack_error(request_id: int, error: MscfsError) -> Failed:
+    """An error on its way home."""
+    if isinstance(error, StorageError):
+        return Failed(request_id, type(error).__name__, pack_text(error.message), error.store, pack_text(error.key))
+    return Failed(request_id, type(error).__name__, pack_text(str(error)), "", b"")
+
+
+def unpack_error(failed: Failed) -> MscfsError:
+    """The error that `pack_error` was given; a storage error's class unknown here becomes StorageError."""
+    kind = getattr(errors, failed.kind, StorageError)
+    message = unpack_text(failed.message)
+    if issubclass(kind, StorageError):
+        return kind(message, store=failed.store, key=unpack_text(failed.key))
+    return ConfigError(message) if kind is ConfigError else MscfsError(message)

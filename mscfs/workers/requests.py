@@ -1,0 +1,68 @@
+"""The requests a worker process has taken: foreground before background, and never all threads in the background."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from mscfs.workers.protocol import Request, is_foreground
+
+
+@dataclass(slots=True, eq=False)
+class TakenRequest:
+    """A request between its arrival and its answer."""
+
+    request: Request
+    is_abandoned: bool = False
+
+
+class RequestQueue:
+    """Filled by one thread, emptied by many."""
+
+    def __init__(self, background_threads: int) -> None:
+        self._background_threads = background_threads
+        self._changed = threading.Condition()
+        self._foreground: deque[TakenRequest] = deque()
+        self._background: deque[TakenRequest] = deque()
+        self._open: dict[int, TakenRequest] = {}
+        self._in_background = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every request is answered."""
+        return not self._open
+
+    def put(self, request: Request) -> None:
+        """Take a request."""
+        taken = TakenRequest(request)
+        with self._changed:
+            self._open[request.id] = taken
+            (self._foreground if is_foreground(request) else self._background).append(taken)
+            self._changed.notify()
+
+    def get(self) -> TakenRequest:
+        """The next request that this thread may perform; waits for one. Call `done` with it."""
+        with self._changed:
+            while True:
+                if self._foreground:
+                    return self._foreground.popleft()
+                if self._background and self._in_background < self._background_threads:
+                    self._in_background += 1
+                    return self._background.popleft()
+                self._changed.wait()
+
+    def done(self, taken: TakenRequest) -> None:
+        """The request is answered, or was abandoned."""
+        with self._changed:
+            self._open.pop(taken.request.id, None)
+            if not is_foreground(taken.request):
+                self._in_background -= 1
+                self._changed.notify()
+
+    def abandon(self, request_id: int) -> None:
+        """Nobody waits for that request any more. It may be answered already."""
+        with self._changed:
+            taken = self._open.get(request_id)
+            if taken is not None:
+                taken.is_abandoned = True

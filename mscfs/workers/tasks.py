@@ -1,0 +1,182 @@
+"""What workers do: the blocking core of fetches, downloads, uploads and steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from mscfs.cache.chunks import ChunkCache, object_digest
+from mscfs.cache.files import ChunkId
+from mscfs.errors import AlreadyExistsError, IntegrityError, NotFoundError, VersionMismatchError, from_oserror
+from mscfs.providers.base import ObjectReader, StorageProvider
+from mscfs.replicas.manager import ReplicaManager
+from mscfs.replicas.step import bring_up_to_date
+from mscfs.types import ByteRange, ObjectMetadata
+from mscfs.workers.protocol import (
+    ChunkData,
+    ChunkDone,
+    ChunkReply,
+    Download,
+    Fetch,
+    FetchDone,
+    FetchSummary,
+    Request,
+    Result,
+    Step,
+    StepDone,
+    Upload,
+    UploadDone,
+    unpack_text,
+)
+
+Piece = bytes | memoryview
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this request any more."""
+
+
+class Tasks:
+    """Performs requests; any number of threads may. Memory for each: one chunk beyond what the provider delivers."""
+
+    def __init__(self, store: StorageProvider, cache: ChunkCache | None, *, namespace: str, chunk_size: int) -> None:
+        self._store = store
+        self._cache = cache
+        self._namespace = namespace
+        self._chunk_size = chunk_size
+
+    def perform(self, request: Request, emit: Callable[[ChunkReply], None], is_abandoned: Callable[[], bool]) -> Result:
+        """Do what is asked; `emit` is told of each chunk as soon as it can be read.
+
+        Raises StorageError, and AbandonedError soon after `is_abandoned` (a fetch or download only).
+        """
+        match request:
+            case Fetch():
+                return FetchDone(request.id, self._fetch(request, emit, is_abandoned))
+            case Download():
+                return FetchDone(request.id, self._download(request, is_abandoned))
+            case Upload():
+                return UploadDone(request.id, replace(self._upload(request), key=""))
+            case Step():
+                # Only a profile with replicas has wishes, and its store is their manager.
+                manager = cast("ReplicaManager", self._store)
+                return StepDone(
+                    request.id,
+                    bring_up_to_date(manager, request.profile, unpack_text(request.key), delete=request.delete),
+                )
+
+    def close(self) -> None:
+        """Close the store and leave the cache."""
+        self._store.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    def _fetch(
+        self, request: Fetch, emit: Callable[[ChunkReply], None], is_abandoned: Callable[[], bool]
+    ) -> FetchSummary:
+        key = unpack_text(request.key)
+        digest = object_digest(self._namespace, key, request.version, self._chunk_size)
+        wanted = ByteRange(request.first * self._chunk_size, request.count * self._chunk_size)
+        wanted = wanted.clip(request.version.size)
+        with self._store.get(key, wanted, expected=request.version) as reader:
+            for index, pieces in enumerate(_chunks(_pieces(reader, wanted, is_abandoned), self._chunk_size)):
+                chunk = ChunkId(digest, request.first + index)
+                if self._cache is not None and self._cache.insert(chunk, pieces):
+                    emit(ChunkDone(request.id, chunk.index, reader.source, sum(map(len, pieces))))
+                else:
+                    emit(ChunkData(request.id, chunk.index, reader.source, b"".join(pieces)))
+            return _summary(reader)
+
+    def _download(self, request: Download, is_abandoned: Callable[[], bool]) -> FetchSummary:
+        key, target = unpack_text(request.key), Path(unpack_text(request.target))
+        with self._store.get(key, expected=request.version) as reader:
+            pieces = _pieces(reader, ByteRange(0, request.version.size), is_abandoned)
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                with os.fdopen(os.open(target, flags, 0o600), "wb", buffering=0) as file:
+                    for piece in pieces:
+                        rest = memoryview(piece)
+                        while rest:
+                            rest = rest[file.write(rest) :]
+            except OSError as error:
+                raise from_oserror(error, key=key) from error
+            return _summary(reader)
+
+    def _upload(self, request: Upload) -> ObjectMetadata:
+        store = self._store.primary if isinstance(self._store, ReplicaManager) else self._store
+        key, path = unpack_text(request.key), Path(unpack_text(request.path))
+        try:
+            return store.put(
+                key,
+                path,
+                metadata=request.metadata,
+                content_type=request.content_type,
+                if_absent=request.if_absent,
+                expected=request.expected,
+            )
+        except (AlreadyExistsError, VersionMismatchError):
+            written = _written_before(store, key, path) if request.repeated else None
+            if written is None:
+                raise
+            return written
+
+
+def _pieces(reader: ObjectReader, wanted: ByteRange, is_abandoned: Callable[[], bool]) -> Iterator[Piece]:
+    """The bytes of an answer that must be of the wanted length."""
+    if reader.byte_range != wanted:
+        raise IntegrityError(
+            f"{wanted.size} bytes from {wanted.offset} were wanted, "
+            f"{reader.byte_range.size} from {reader.byte_range.offset} came",
+            store=reader.source,
+            key=reader.metadata.key,
+        )
+    for piece in reader:
+        if is_abandoned():
+            raise AbandonedError
+        yield piece
+
+
+def _chunks(pieces: Iterator[Piece], chunk_size: int) -> Iterator[list[Piece]]:
+    """The same bytes in groups of `chunk_size`, the last one shorter, without copying."""
+    group: list[Piece] = []
+    room = chunk_size
+    for piece in pieces:
+        # A view of a buffer that can be written may be of one that the provider uses again.
+        rest = memoryview(piece) if isinstance(piece, bytes) or piece.readonly else memoryview(bytes(piece))
+        while len(rest) >= room:
+            group.append(rest[:room])
+            rest = rest[room:]
+            yield group
+            group, room = [], chunk_size
+        if rest:
+            group.append(rest)
+            room -= len(rest)
+    if group:
+        yield group
+
+
+def _summary(reader: ObjectReader) -> FetchSummary:
+    # A plain provider's answers know of no replicas.
+    return FetchSummary(
+        reader.source,
+        reader.byte_range.size,
+        missing=getattr(reader, "missing", ()),
+        stale=getattr(reader, "stale", ()),
+        errors=getattr(reader, "errors", {}),
+    )
+
+
+def _written_before(store: StorageProvider, key: str, path: Path) -> ObjectMetadata | None:
+    """The metadata of the object, if it holds exactly the bytes of the file: an earlier attempt put them there."""
+    try:
+        present = store.head(key)
+        if present.content_length != path.stat().st_size:
+            return None
+        with store.get(key, expected=present.version) as content, path.open("rb") as file:
+            same = all(file.read(len(piece)) == piece for piece in content)
+    except (NotFoundError, VersionMismatchError):
+        return None
+    return present if same else None

@@ -1,0 +1,251 @@
+"""The daemon's side of one worker process: started, talked to, and started again when it dies."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from mscfs.errors import MscfsError, StorageError
+from mscfs.workers.calls import OnChunk
+from mscfs.workers.protocol import (
+    Cancel,
+    ChunkData,
+    ChunkDone,
+    Failed,
+    FrameBuffer,
+    Heartbeat,
+    Ping,
+    Ready,
+    Request,
+    Result,
+    Stop,
+    ToWorker,
+    WorkerSettings,
+    decode_from_worker,
+    frame,
+    pack_settings,
+    unpack_error,
+)
+
+logger = logging.getLogger(__name__)
+
+PING_SECONDS = 5.0
+SILENCE_SECONDS = 30.0
+"""A worker that says nothing for so long is killed. Its main thread does nothing but answer."""
+START_SECONDS = 60.0
+STOP_SECONDS = 2.0
+LONGEST_PAUSE = 5.0
+"""Between two starts of a worker that does not live long."""
+_STEADY_SECONDS = 10.0
+_RECEIVE = 256 << 10
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request and whoever waits for it."""
+
+    request: Request
+    on_chunk: OnChunk | None
+    finished: trio.Event = field(default_factory=trio.Event)
+    result: Result | None = None
+    error: StorageError | None = None
+    deaths: int = 0
+    """Workers that died while they had it."""
+    next_chunk: int = 0
+    """The first chunk that was not announced yet."""
+    worker: Worker | None = None
+
+    def announce(self, chunk: ChunkDone | ChunkData) -> None:
+        """Tell of a chunk, once."""
+        if self.on_chunk is not None and chunk.index >= self.next_chunk:
+            self.next_chunk = chunk.index + 1
+            self.on_chunk(chunk.index, chunk.data if isinstance(chunk, ChunkData) else None)
+
+
+class Worker:
+    """One process at a time. `on_finished` is told of each call that got its answer, `on_death` of those that did not.
+
+    Calls may be assigned before the process is ready; they are sent when it is.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        on_finished: Callable[[Call], None],
+        on_death: Callable[[list[Call]], None],
+    ) -> None:
+        self._settings = settings
+        self._on_finished = on_finished
+        self._on_death = on_death
+        self.calls: dict[int, Call] = {}
+        self._up = trio.Event()
+        self.restarts = 0
+        self.process_id = 0
+        self._outbox: list[bytes] = []
+        self._wake = trio.Event()
+        self._last_heard = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a process takes requests now."""
+        return self._up.is_set()
+
+    def assign(self, call: Call) -> None:
+        """Send a request now, or as soon as the process is ready."""
+        call.worker = self
+        self.calls[call.request.id] = call
+        if self.is_ready:
+            self._send(call.request)
+
+    def abandon(self, call: Call) -> None:
+        """Forget a call; the process is told not to trouble."""
+        call.worker = None
+        self.calls.pop(call.request.id, None)
+        if self.is_ready:
+            self._send(Cancel(call.request.id))
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a process running until cancelled; `started` when the first one is ready.
+
+        The first process's refusal to start is raised (MscfsError); later ones are tried again.
+        """
+        pause = 0.0
+        announced = False
+
+        def ready() -> None:
+            nonlocal announced
+            if not announced:
+                announced = True
+                task_status.started()
+
+        while True:
+            began = trio.current_time()
+            try:
+                async with self._process() as (stream, process):
+                    await self._converse(stream, process, ready)
+            except MscfsError as error:
+                if not announced:
+                    raise
+                logger.warning("%s cannot start: %s", self._settings.name, error)
+            finally:
+                self._up = trio.Event()
+                self._outbox.clear()
+            if not announced:
+                raise MscfsError(f"the process {self._settings.name} ended while it started; see the log")
+            self.restarts += 1
+            logger.warning("%s died with %d requests and is started again", self._settings.name, len(self.calls))
+            calls, self.calls = list(self.calls.values()), {}
+            self._on_death(calls)
+            pause = 0.0 if trio.current_time() - began > _STEADY_SECONDS else min(LONGEST_PAUSE, 2 * pause + 0.1)
+            await trio.sleep(pause)
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[tuple[trio.SocketStream, trio.Process]]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-m", "mscfs.workers.process", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                # Custom providers are imported in the worker from where the daemon would.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)},
+            )
+        self.process_id = process.pid
+        try:
+            yield stream, process
+        finally:
+            with trio.CancelScope(shield=True):
+                with trio.move_on_after(STOP_SECONDS), suppress(trio.BrokenResourceError):
+                    await stream.send_all(frame(Stop()))
+                    await process.wait()
+                process.kill()
+                await process.wait()
+                await stream.aclose()
+
+    async def _converse(self, stream: trio.SocketStream, process: trio.Process, ready: Callable[[], None]) -> None:
+        """Talk to one process until it dies; `ready` is called when it takes requests. MscfsError if it refuses."""
+        self._last_heard = trio.current_time()
+        refusal: MscfsError | None = None
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(frame(pack_settings(self._settings)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, stream)
+            nursery.start_soon(self._watch, process)
+            frames = FrameBuffer()
+            with suppress(trio.BrokenResourceError):  # reset: it died with our requests unread
+                while data := await stream.receive_some(_RECEIVE):
+                    self._last_heard = trio.current_time()
+                    for payload in frames.feed(data):
+                        match message := decode_from_worker(payload):
+                            case ChunkDone() | ChunkData():
+                                self._announce(message)
+                            case Ready():
+                                self._begin()
+                                ready()
+                            case Heartbeat():
+                                pass
+                            case Failed(id=0):
+                                refusal = unpack_error(message)
+                            case _:
+                                self._finish(message)
+            nursery.cancel_scope.cancel()
+        if refusal is not None:
+            raise refusal
+
+    def _begin(self) -> None:
+        self._up.set()
+        for call in self.calls.values():
+            self._send(call.request)
+
+    def _announce(self, chunk: ChunkDone | ChunkData) -> None:
+        call = self.calls.get(chunk.id)
+        if call is not None:
+            call.announce(chunk)
+
+    def _finish(self, message: Result | Failed) -> None:
+        call = self.calls.pop(message.id, None)
+        if call is None:
+            return  # abandoned meanwhile
+        if isinstance(message, Failed):
+            error = unpack_error(message)
+            call.error = error if isinstance(error, StorageError) else StorageError(str(error))
+        else:
+            call.result = message
+        self._on_finished(call)
+
+    def _send(self, message: ToWorker) -> None:
+        self._outbox.append(frame(message))
+        self._wake.set()
+
+    async def _write(self, stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):  # the reader finds the end of the stream
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                batch = b"".join(self._outbox)
+                self._outbox.clear()
+                await stream.send_all(batch)
+
+    async def _watch(self, process: trio.Process) -> None:
+        """Kill a process that does not start, or has stopped answering."""
+        with trio.move_on_after(START_SECONDS):
+            await self._up.wait()
+        while self.is_ready and trio.current_time() - self._last_heard < SILENCE_SECONDS:
+            self._send(Ping())
+            await trio.sleep(PING_SECONDS)
+        logger.error("%s does not answer and is killed", self._settings.name)
+        process.kill()
+        await trio.sleep(math.inf)
