@@ -18,11 +18,12 @@ import trio
 
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
-from mscfs.errors import MountError, MscfsError, StorageError, StoreMissingError
+from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError
 from mscfs.fuse.assembly import MountParts, assemble, open_cache
 from mscfs.fuse.operations import Operations
 from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
+from mscfs.providers.base import StorageProvider
 from mscfs.replicas.placement import Placement, locate
 from mscfs.store import open_store
 from mscfs.vfs.recovery import recover
@@ -109,7 +110,7 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
 
     options = find_profile(request.config, request.profile).mscfs
     manager = open_store(request.config, request.profile)
-    await run_blocking(_check_primary, manager.primary.probe, bool(manager.replicas))
+    await run_blocking(_check_primary, manager.primary, bool(manager.replicas))
     cache = open_cache(request.config, request.profile)
     pool = WorkerPool(
         request.config,
@@ -198,16 +199,24 @@ def _fetch_processes() -> int:
     return max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
-def _check_primary(probe: Callable[[], None], has_replicas: bool) -> None:
-    """A primary that is missing or refuses us stops the mount; one that is down only without replicas."""
+def _check_primary(primary: StorageProvider, has_replicas: bool) -> None:
+    """A primary that is missing or refuses us stops the mount; one that is down only without replicas.
+
+    The error names the place and says what to do.
+    """
     try:
-        probe()
-    except StoreMissingError:
-        raise
+        primary.probe()
     except StorageError as error:
-        if not (error.transient and has_replicas):
-            raise
-        log.warning("the primary is down, mounting degraded: %s", error)
+        if isinstance(error, StoreMissingError):
+            advice = "create it, or correct base_path"
+        elif isinstance(error, AccessDeniedError):
+            advice = "check the credentials and what they allow"
+        elif error.transient and has_replicas:
+            log.warning("the primary is down, mounting degraded: %s", error)
+            return
+        else:
+            advice = "check endpoint_url and the network"
+        raise type(error)(f"{error.message} ({primary.identity}): {advice}", store=primary.profile) from error
 
 
 @contextmanager
