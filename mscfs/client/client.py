@@ -6,7 +6,6 @@ import builtins
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice, takewhile
 from pathlib import Path
@@ -23,7 +22,7 @@ from mscfs.client.replicator import Replicator, upload_threads
 from mscfs.client.retry import while_replaced
 from mscfs.client.tree import remove_tree
 from mscfs.config.values import Config
-from mscfs.errors import IsADirectoryKeyError, NotFoundError, UnsupportedError
+from mscfs.errors import IsADirectoryKeyError, NotFoundError, StorageError, UnsupportedError
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.store import open_store
 from mscfs.types import ByteRange, ObjectMetadata, from_ns
@@ -140,15 +139,26 @@ class StorageClient:
             transfer.download_into(self.store, to_key(remote_path), local_path)
 
     def info(self, path: AnyPath) -> ObjectMetadata:
-        """The metadata of an object or a directory (type `directory`, a key that ends in `/`). NotFoundError."""
+        """The metadata of an object or a directory (type `directory`, a key that ends in `/`).
+
+        NotFoundError when there is neither; while the primary is down, StoreUnavailableError for what no replica has.
+        """
         key = to_key(path)
-        directory = key.rstrip("/") + "/"
-        with suppress(NotFoundError):
-            if key and not key.endswith("/"):
-                return without_own(self.store.head(key))
         if not key:
             return ObjectMetadata("", 0, from_ns(0), type="directory")
-        return self.store.head_directory(directory)
+        if key.endswith("/"):
+            return self.store.head_directory(key)
+        try:
+            return without_own(self.store.head(key))
+        except StorageError as error:
+            # With the primary down nobody knows for sure that there is no such object; a directory may be known all
+            # the same.
+            if not error.transient and not isinstance(error, NotFoundError):
+                raise
+            try:
+                return self.store.head_directory(f"{key}/")
+            except NotFoundError:
+                raise error from None
 
     def is_file(self, path: AnyPath) -> bool:
         """Whether an object has this key."""
