@@ -14,8 +14,6 @@ Evidence = Literal["none", "age", "proof"]
 
 _OWN_TAG = "replica:"
 _SECOND = 1_000_000_000
-_TIME_GRAINS = (1, 100, 1000, 1_000_000, _SECOND, 2 * _SECOND)
-"""In nanoseconds: to what multiples file systems round times down."""
 
 
 def is_copy_of(copy: ObjectMetadata, wanted: Version, *, profile: str) -> bool:
@@ -72,17 +70,12 @@ def is_stamped(copy: ObjectMetadata) -> bool:
 
 
 def trusted_stamp(copy: ObjectMetadata) -> Version | None:
-    """The version a copy is stamped with, unless the copy was changed in place since.
+    """The version a copy is stamped with; None also for a stamp that is void.
 
-    A program that writes to a file leaves the stamp, but not the time, which was set to that of the primary's object.
+    The `file` provider voids (empties) the stamp of a copy that a program has written to since.
     """
     stamped = copy.stamped_version
-    if stamped is None or stamped.size != copy.content_length:
-        return None
-    keeps_times = copy.mode is not None
-    if keeps_times and stamped.modified_ns and not _is_rounded(copy.modified_ns, stamped.modified_ns):
-        return None
-    return stamped
+    return stamped if stamped is not None and stamped.size == copy.content_length else None
 
 
 def own_tag(copy: ObjectMetadata, profile: str) -> str:
@@ -126,7 +119,3 @@ def _is_not_older(copied_ns: int, wanted_ns: int) -> bool:
         # A store that tells whole seconds only: the copy may have been made before the object was replaced.
         return False
     return copied_ns >= wanted_ns
-
-
-def _is_rounded(time_ns: int, exact_ns: int) -> bool:
-    return any(time_ns == exact_ns - exact_ns % grain for grain in _TIME_GRAINS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mscfs.errors import StorageError
+from mscfs.errors import StorageError, StoreUnavailableError
 from mscfs.providers.base import ObjectReader
 from mscfs.replicas.search import Search, close_quietly
 from mscfs.replicas.source import Source
@@ -53,29 +53,35 @@ class FailoverReader(ObjectReader):
         delivered = 0
         while True:
             begun = delivered
+            last: bytes | memoryview = b""
             failure: StorageError | None = None
             try:
                 for piece in self._reader:
+                    if delivered + len(piece) == self.byte_range.size:
+                        # Given away when the source has nothing to add: that the answer was wrong, say.
+                        last = piece
+                        continue
                     delivered += len(piece)
                     yield piece
             except StorageError as error:
                 failure = error
             finally:
                 # Counted also when the reader of this read loses interest.
-                answered = failure is None or delivered > begun
-                self._current.statistics.add(hits=answered, bytes_read=delivered - begun)
+                moved = delivered + len(last) - begun
+                self._current.statistics.add(hits=failure is None or moved > 0, bytes_read=moved)
             if failure is None:
                 self._settle()
+                if last:
+                    yield last
                 return
+            self._settled = True
             self._current.failed(failure)
-            self._search.note(self._current, failure, delivered=delivered - begun)
+            self._search.note(self._current, failure, delivered=moved)
             close_quietly(self._reader)
-            if delivered == self.byte_range.size:
-                # It failed behind the last byte: nothing is lacking.
-                self._settled = True
+            if isinstance(failure, StoreUnavailableError) and delivered + len(last) == self.byte_range.size:
+                yield last  # the connection broke behind the last byte: nothing is lacking
                 return
             rest = ByteRange(self.byte_range.offset + delivered, self.byte_range.size - delivered)
-            self._settled = True
             self._current, self._reader = self._search.open(rest)
             self._settled = False
             self.source = self._current.profile
