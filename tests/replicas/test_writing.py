@@ -80,7 +80,7 @@ def test_W1_a_full_disk_is_told(stores: Stores, monkeypatch: pytest.MonkeyPatch)
     stores.journal.pending()
 
     class Full(sqlite3.Connection):
-        def executemany(self, *_: object) -> sqlite3.Cursor:  # type: ignore[override]
+        def executemany(self, *_: object) -> sqlite3.Cursor:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error
