@@ -50,10 +50,9 @@ class Calls(ABC):
         return done.summary
 
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
-        """Write a whole version into a file (made 0600, or emptied first).
+        """Write a whole version into a file that exists; it is emptied first.
 
-        A call that fails leaves a part; one that is cancelled may still write for a moment: remove the file, never
-        use its name again.
+        A call that fails leaves a part; one that is cancelled may still write for a moment: remove the file.
         """
         done = await self._perform(Download(next(self._ids), pack_text(key), version, pack_text(str(target))))
         assert isinstance(done, FetchDone)

@@ -117,6 +117,8 @@ def serve(connection: socket.socket) -> None:
         settings = unpack_settings(start)
         with suppress(OSError):
             Path("/proc/self/comm").write_text(settings.name)
+            # When memory runs out the kernel should take a worker, which is replaced, and not the mount.
+            Path("/proc/self/oom_score_adj").write_text("500")
         logging.basicConfig(
             level=settings.log_level, format=f"{settings.name}[{os.getpid()}]: %(levelname)s %(message)s"
         )

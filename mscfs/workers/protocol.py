@@ -82,7 +82,7 @@ class Fetch(_Message):
 
 
 class Download(_Message):
-    """Write a whole version into a file."""
+    """Write a whole version into an existing file."""
 
     id: int
     key: bytes

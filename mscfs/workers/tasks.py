@@ -95,8 +95,8 @@ class Tasks:
         with self._store.get(key, expected=request.version) as reader:
             pieces = _pieces(reader, ByteRange(0, request.version.size), is_abandoned)
             try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                with os.fdopen(os.open(target, flags, 0o600), "wb", buffering=0) as file:
+                # Not created here: a caller that gave up has removed it, and nobody would remove it again.
+                with os.fdopen(os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC), "wb", buffering=0) as file:
                     for piece in pieces:
                         rest = memoryview(piece)
                         while rest:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import trio
 
 from mscfs.errors import MscfsError, StorageError
@@ -153,16 +153,12 @@ class Worker:
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[tuple[trio.SocketStream, trio.Process]]:
         ours, theirs = socket.socketpair()
-        with theirs:
-            stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", "mscfs.workers.process", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                # Custom providers are imported in the worker from where the daemon would.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)},
-            )
+        with ExitStack() as on_error:
+            on_error.enter_context(ours)
+            with theirs:
+                process = await _start_process(theirs.fileno())
+            on_error.pop_all()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self.process_id = process.pid
         try:
             yield stream, process
@@ -170,6 +166,8 @@ class Worker:
             with trio.CancelScope(shield=True):
                 with trio.move_on_after(STOP_SECONDS), suppress(trio.BrokenResourceError):
                     await stream.send_all(frame(Stop()))
+                    # An interrupted send may have left half a message before it: then this is the sign to end.
+                    await stream.send_eof()
                     await process.wait()
                 process.kill()
                 await process.wait()
@@ -178,32 +176,42 @@ class Worker:
     async def _converse(self, stream: trio.SocketStream, process: trio.Process, ready: Callable[[], None]) -> None:
         """Talk to one process until it dies; `ready` is called when it takes requests. MscfsError if it refuses."""
         self._last_heard = trio.current_time()
-        refusal: MscfsError | None = None
         with suppress(trio.BrokenResourceError):
             await stream.send_all(frame(pack_settings(self._settings)))
+        refusal: MscfsError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, stream)
             nursery.start_soon(self._watch, process)
-            frames = FrameBuffer()
-            with suppress(trio.BrokenResourceError):  # reset: it died with our requests unread
-                while data := await stream.receive_some(_RECEIVE):
-                    self._last_heard = trio.current_time()
-                    for payload in frames.feed(data):
-                        match message := decode_from_worker(payload):
-                            case ChunkDone() | ChunkData():
-                                self._announce(message)
-                            case Ready():
-                                self._begin()
-                                ready()
-                            case Heartbeat():
-                                pass
-                            case Failed(id=0):
-                                refusal = unpack_error(message)
-                            case _:
-                                self._finish(message)
+            try:
+                refusal = await self._receive(stream, ready)
+            except trio.BrokenResourceError:
+                pass  # reset: it died with our requests unread
+            except msgspec.DecodeError:
+                logger.exception("%s talks nonsense and is killed", self._settings.name)
             nursery.cancel_scope.cancel()
         if refusal is not None:
             raise refusal
+
+    async def _receive(self, stream: trio.SocketStream, ready: Callable[[], None]) -> MscfsError | None:
+        """Take messages until the process ends; returns its reason if it refused to start."""
+        frames = FrameBuffer()
+        refusal: MscfsError | None = None
+        while data := await stream.receive_some(_RECEIVE):
+            self._last_heard = trio.current_time()
+            for payload in frames.feed(data):
+                match message := decode_from_worker(payload):
+                    case ChunkDone() | ChunkData():
+                        self._announce(message)
+                    case Ready():
+                        self._begin()
+                        ready()
+                    case Heartbeat():
+                        pass
+                    case Failed(id=0):
+                        refusal = unpack_error(message)
+                    case _:
+                        self._finish(message)
+        return refusal
 
     def _begin(self) -> None:
         self._up.set()
@@ -212,8 +220,12 @@ class Worker:
 
     def _announce(self, chunk: ChunkDone | ChunkData) -> None:
         call = self.calls.get(chunk.id)
-        if call is not None:
+        if call is None:
+            return  # abandoned meanwhile
+        try:
             call.announce(chunk)
+        except Exception:
+            logger.exception("a bug in a receiver of chunks")  # and not the end of all other calls
 
     def _finish(self, message: Result | Failed) -> None:
         call = self.calls.pop(message.id, None)
@@ -248,4 +260,20 @@ class Worker:
             await trio.sleep(PING_SECONDS)
         logger.error("%s does not answer and is killed", self._settings.name)
         process.kill()
-        await trio.sleep(math.inf)
+        await trio.sleep_forever()
+
+
+async def _start_process(descriptor: int) -> trio.Process:
+    # Custom providers are imported in the worker from where the daemon would.
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    try:
+        return await trio.lowlevel.open_process(
+            [sys.executable, "-P", "-m", "mscfs.workers.process", str(descriptor)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # whoever reads the daemon's must see its end
+            pass_fds=[descriptor],
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except OSError as error:
+        raise MscfsError(f"no worker process can be started: {error}") from error

@@ -34,6 +34,7 @@ async def test_the_same_calls_without_processes(store, tmp_path):
         assert chunks == [(0, None), (1, None), (2, None)]
         assert summary.bytes == 10
         assert cache.contains(ChunkId(object_digest("test", "a", version, 4), 2))
+        (tmp_path / "target").touch()
         await pool.download("a", version, tmp_path / "target")
         assert (tmp_path / "target").read_bytes() == b"0123456789"
 

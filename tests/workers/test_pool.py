@@ -1,5 +1,6 @@
 """Worker processes: what they deliver, and what happens when they die."""
 
+import errno
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ from mscfs.errors import ConfigError, MscfsError, NotFoundError, StoreUnavailabl
 from mscfs.types import Version
 from mscfs.workers import worker
 from mscfs.workers.pool import GroupStatistics, WorkerPool
+from mscfs.workers.protocol import ChunkDone, decode_from_worker
 from tests.workers.stores import FACTORY, PIECE, DirectoryStore, configuration
 
 CHUNK = PIECE
@@ -144,6 +146,7 @@ async def test_uploads_and_downloads_go_through_files(store, cache, tmp_path):
         written = await pool.upload("a/\udcff", staged, metadata={"k": "v"}, if_absent=True)
         assert (written.key, written.metadata) == ("a/\udcff", {"k": "v"})
         assert written == store.head("a/\udcff")
+        target.touch()
         summary = await pool.download("a/\udcff", written.version, target)
         assert (target.read_bytes(), summary.bytes) == (CONTENT, len(CONTENT))
         with pytest.raises(VersionMismatchError):
@@ -322,6 +325,53 @@ async def test_L1_a_worker_that_ends_while_it_starts_is_said(store, cache):
     async with trio.open_nursery() as nursery:
         with pytest.raises(MscfsError, match="ended while it started"):
             await nursery.start(pool.run)
+
+
+async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(store, cache, monkeypatch):
+    version = store.put("a", [CONTENT]).version
+    start, refusals = trio.lowlevel.open_process, iter([OSError(errno.EAGAIN, "no more processes")])
+
+    async def refuse_once(*arguments, **options):
+        for refusal in refusals:
+            raise refusal
+        return await start(*arguments, **options)
+
+    async with running(make_pool(store, cache)) as pool:
+        monkeypatch.setattr(trio.lowlevel, "open_process", refuse_once)
+        os.kill(process_of(pool.fetchers), signal.SIGKILL)
+        await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
+        assert whole(cache, "a", version) == CONTENT
+        assert pool.statistics().fetch.restarts == 2
+
+
+async def test_L1_no_process_at_all_is_said_at_the_start(store, cache, monkeypatch):
+    monkeypatch.setattr(worker.sys, "executable", "/no/such/python")
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(MscfsError, match="no worker process can be started"):
+            await nursery.start(make_pool(store, cache).run)
+
+
+async def test_L3_a_bug_in_a_receiver_ends_neither_its_fetch_nor_the_others(store, cache, caplog):
+    version = store.put("a", [CONTENT]).version
+    async with running(make_pool(store, cache)) as pool:
+        summary = await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=lambda index, data: [][index])
+        assert summary.bytes == len(CONTENT)
+        assert len([record for record in caplog.records if "a bug in" in record.message]) == 4
+
+
+async def test_L3_an_answer_that_makes_no_sense_costs_its_process_and_not_the_mount(store, cache, monkeypatch):
+    version = store.put("a", [CONTENT]).version
+    nonsense = iter([b"\xc1"])
+
+    def garble_one_chunk(payload):
+        message = decode_from_worker(payload)
+        return decode_from_worker(next(nonsense, payload)) if isinstance(message, ChunkDone) else message
+
+    async with running(make_pool(store, cache)) as pool:
+        monkeypatch.setattr(worker, "decode_from_worker", garble_one_chunk)
+        await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
+        assert whole(cache, "a", version) == CONTENT
+        assert pool.statistics().fetch.restarts == 1
 
 
 async def test_L2_signals_to_the_whole_service_do_not_end_a_worker(store, cache):

@@ -1,7 +1,6 @@
 """The blocking core of the workers, without processes."""
 
 import os
-import stat
 import tracemalloc
 from dataclasses import replace
 
@@ -154,13 +153,20 @@ def test_N3_a_key_that_is_not_utf8_is_fetched(store, cache, tasks):
 def test_a_download_replaces_the_file(store, tasks, tmp_path, content):
     version = store.put("a", [content]).version
     target = tmp_path / "staging"
+    target.touch()
     _, done = fetch(tasks, Download(1, b"a", version, pack_text(str(target))))
     assert target.read_bytes() == content
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert done.summary == FetchSummary("test", len(content))
     target.write_bytes(b"x" * 10**6)
     fetch(tasks, Download(2, b"a", version, pack_text(str(target))))
     assert target.read_bytes() == content
+
+
+def test_a_download_does_not_bring_a_removed_file_back(store, tasks, tmp_path):
+    version = store.put("a", [CONTENT]).version
+    with pytest.raises(NotFoundError):
+        fetch(tasks, Download(1, b"a", version, pack_text(str(tmp_path / "removed"))))
+    assert not (tmp_path / "removed").exists()
 
 
 def test_W1_a_full_disk_is_ENOSPC_for_a_download(store, tasks):
