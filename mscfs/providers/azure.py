@@ -34,12 +34,16 @@ from mscfs.providers.azure_metadata import (
     list_container,
     properties_metadata,
 )
+from mscfs.providers.azure_native import native_client
 from mscfs.providers.azure_upload import BlockUpload
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
 from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
+from mscfs.providers.native import NotUnderstoodError
+from mscfs.providers.presence import BucketPresence
 from mscfs.providers.sources import open_local, read_parts
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
+_CONTENT_TYPE = "application/octet-stream"
 _SINGLE_PUT = 8 * MIB
 _METADATA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -59,26 +63,39 @@ class AzureProvider(StorageProvider):
         self.profile = profile
         self._prefix = f"{prefix}/" if prefix else ""
         self._part_size = int(options.get("multipart_chunksize", 32 * MIB))
+        self._validate = bool(options.get("validate_content"))
         self._connection = AzureConnection(
             profile=profile, container=container, options=options, credentials=credentials
         )
+        # Only the SDK compares checksums of what it moves.
+        use_native = options.get("rust_client") is not False and not self._validate
+        self._native = native_client(self._connection, self._prefix) if use_native else None
+        self._presence = BucketPresence(self.probe)
         self.identity = f"{self._connection.endpoint}/{container}/{self._prefix}"
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
+        if self._native and self._is_named_as_it_is(key) and self._native.serves(key):
+            with suppress(NotUnderstoodError), self._presence.confirmed():
+                answer = self._native.get(key, byte_range, expected=expected)
+                self._refuse_folder(answer.metadata)
+                return answer
         with self._connection.errors(key):
-            answer = self._download(key, byte_range, expected)
-            if answer is None:
+            download = self._download(key, byte_range, expected)
+            if download is None:
                 # Nothing of the object lies in the range: only its properties are of interest.
                 properties = self._readable(key).get_blob_properties(**condition(expected=expected))
                 described = self._describe(key, properties)
                 return _AzureReader(self._connection, None, described, ByteRange(described.content_length, 0))
             # Of a range, the SDK calls the range's length the size.
-            length = int(str(answer.properties.content_range).rpartition("/")[2])
-            described = replace(self._describe(key, answer.properties), content_length=length)
-            wanted = byte_range or ByteRange(0, described.content_length)
-            return _AzureReader(self._connection, answer, described, wanted.clip(length))
+            length = int(str(download.properties.content_range).rpartition("/")[2])
+            described = replace(self._describe(key, download.properties), content_length=length)
+            wanted = byte_range or ByteRange(0, length)
+            return _AzureReader(self._connection, download, described, wanted.clip(length))
 
     def head(self, key: str) -> ObjectMetadata:
+        if self._native and self._is_named_as_it_is(key) and self._native.serves(key):
+            with suppress(NotUnderstoodError), self._presence.confirmed():
+                return self._refuse_folder(self._native.head(key))
         with self._connection.errors(key):
             return self._describe(key, self._readable(key).get_blob_properties())
 
@@ -94,6 +111,17 @@ class AzureProvider(StorageProvider):
     ) -> ObjectMetadata:
         self._check_key(key)
         self._check_metadata(metadata)
+        if self._native and self._native.takes(key, source, metadata):
+            assert isinstance(source, bytes | memoryview)
+            with suppress(NotUnderstoodError):
+                return self._native.put(
+                    key,
+                    source,
+                    metadata=metadata,
+                    content_type=content_type or _CONTENT_TYPE,
+                    if_absent=if_absent,
+                    expected=expected,
+                )
         return self._put(key, source, metadata, content_type, if_absent=if_absent, expected=expected)
 
     def start_upload(
@@ -191,9 +219,13 @@ class AzureProvider(StorageProvider):
 
     def _readable(self, key: str) -> BlobClient:
         """The client of an object's blob. A key that the service would take for another one is no object."""
-        if not key or key.endswith("/") or _MANGLED.search(key):
+        if not self._is_named_as_it_is(key):
             raise NotFoundError("no such object", store=self.profile, key=key)
         return self._blob(key)
+
+    @staticmethod
+    def _is_named_as_it_is(key: str) -> bool:
+        return bool(key) and not key.endswith("/") and not _MANGLED.search(key)
 
     def _check_key(self, key: str) -> None:
         check_object_key(key, store=self.profile)
@@ -234,7 +266,12 @@ class AzureProvider(StorageProvider):
 
     def _start_upload(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> BlockUpload:
         return BlockUpload(
-            self._connection, key, self._prefix + key, metadata=dict(metadata or {}), content_type=content_type
+            self._connection,
+            key,
+            self._prefix + key,
+            metadata=dict(metadata or {}),
+            content_type=content_type or _CONTENT_TYPE,
+            validate=self._validate,
         )
 
     def _download(
@@ -249,6 +286,7 @@ class AzureProvider(StorageProvider):
                 offset=byte_range.offset if byte_range else None,
                 length=byte_range.size if byte_range else None,
                 max_concurrency=1,
+                validate_content=self._validate,
                 **condition(expected=expected),
             )
         except HttpResponseError as error:
@@ -275,9 +313,11 @@ class AzureProvider(StorageProvider):
                 yield with_symlink(replace(entry, key=entry.key.removeprefix(self._prefix)))
 
     def _describe(self, key: str, properties: BlobProperties) -> ObjectMetadata:
-        described = with_symlink(properties_metadata(key, properties))
+        return self._refuse_folder(with_symlink(properties_metadata(key, properties)))
+
+    def _refuse_folder(self, described: ObjectMetadata) -> ObjectMetadata:
         if is_folder_stub(described):
-            raise NotFoundError("no such object", store=self.profile, key=key)
+            raise NotFoundError("no such object", store=self.profile, key=described.key)
         return described
 
 

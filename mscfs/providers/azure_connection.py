@@ -6,7 +6,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -31,7 +32,7 @@ from mscfs.errors import (
 )
 from mscfs.types import Version
 
-SCOPE = "https://storage.azure.com/.default"
+_SCOPE = "https://storage.azure.com/.default"
 PIECE = 4 * MIB
 """What the SDK fetches and hands over at a time."""
 
@@ -58,6 +59,13 @@ _BY_STATUS: dict[int, tuple[type[StorageError], str]] = {
 }
 
 
+class Token(TypedDict):
+    """An access token as the native client takes it."""
+
+    token: str
+    expires_at: datetime
+
+
 class AzureConnection:
     """One container. Safe in threads and after a fork: each process makes its own client."""
 
@@ -70,18 +78,35 @@ class AzureConnection:
         self._credentials = credentials
         if credentials is not None and credentials.type not in ("AzureCredentials", "DefaultAzureCredentials"):
             raise ConfigError(f"{credentials.type} gives no credentials for Azure")
-        self._timeouts = {
-            "connection_timeout": float(options.get("connect_timeout", 10)),
-            "read_timeout": float(options.get("read_timeout", 60)),
-        }
+        self.timeout = (float(options.get("connect_timeout", 10)), float(options.get("read_timeout", 60)))
+        """Seconds to connect, and seconds the store may stay silent."""
+        self.has_tokens = credentials is not None and credentials.type == "DefaultAzureCredentials"
         self._containers: dict[int, ContainerClient] = {}
-        self._token_credential: Any = None
+        self._tokens: Any = None
 
     @property
     def endpoint(self) -> str:
         """The account's URL, without what may be secret in it."""
-        given = _connection_values(self._connection_string).get("BlobEndpoint") or self._options["endpoint_url"]
-        return urlunsplit(urlsplit(str(given))._replace(query="", fragment="")).rstrip("/")
+        return urlunsplit(urlsplit(self._url)._replace(query="", fragment="")).rstrip("/")
+
+    @property
+    def account_name(self) -> str:
+        """The account's name, as the connection string or the URL tells it."""
+        parts = urlsplit(self._url)
+        host = parts.hostname or ""
+        # https://account.blob.core.windows.net, or http://127.0.0.1/account
+        told = host.partition(".")[0] if ".blob." in host else parts.path.strip("/").partition("/")[0]
+        return self._connection_values.get("AccountName") or told or host
+
+    def signing(self) -> dict[str, Any]:
+        """How the native client is to sign its requests, where it needs no token."""
+        values = self._connection_values
+        signature = values.get("SharedAccessSignature") or urlsplit(self._url).query
+        if "AccountKey" in values:
+            return {"account_key": values["AccountKey"], "credential_type": "access_key"}
+        if signature:
+            return {"sas_key": signature.removeprefix("?"), "credential_type": "sas_token"}
+        return {} if self.has_tokens else {"skip_signature": True}
 
     @property
     def container(self) -> ContainerClient:
@@ -116,42 +141,59 @@ class AzureConnection:
         if client is not None:
             client.close()
 
+    def token(self) -> Token:
+        """An access token for the native client."""
+        with self.errors():
+            token = self._token_credential().get_token(_SCOPE)
+            return {"token": token.token, "expires_at": datetime.fromtimestamp(token.expires_on, UTC)}
+
+    @property
+    def _url(self) -> str:
+        return str(self._connection_values.get("BlobEndpoint") or self._options["endpoint_url"])
+
     @property
     def _connection_string(self) -> str:
         if self._credentials is None or self._credentials.type != "AzureCredentials":
             return ""
         return str(self._credentials.options["connection"])
 
+    @property
+    def _connection_values(self) -> dict[str, str]:
+        """The parts of the connection string."""
+        pairs = (part.partition("=") for part in self._connection_string.split(";"))
+        return {name.strip(): value.strip() for name, _, value in pairs if name.strip()}
+
     def _make_client(self) -> ContainerClient:
         session = requests.Session()
         # With the default of ten, every thread beyond the tenth opens a connection for each request.
         connections = int(self._options.get("max_pool_connections", 64))
         session.mount(self.endpoint, HTTPAdapter(pool_maxsize=connections))
+        connect_timeout, read_timeout = self.timeout
+        timeouts = {"connection_timeout": connect_timeout, "read_timeout": read_timeout}
         settings: dict[str, Any] = {
-            "transport": RequestsTransport(session=session, **self._timeouts),
+            "transport": RequestsTransport(session=session, **timeouts),
             "retry_total": 0,  # the retrying provider around this one repeats calls
             "max_single_get_size": PIECE,
             "max_chunk_get_size": PIECE,
-            **self._timeouts,
+            **timeouts,
         }
         try:
             if self._connection_string:
                 return ContainerClient.from_connection_string(self._connection_string, self.container_name, **settings)
-            credential = self.token_credential()
-            return ContainerClient(self._options["endpoint_url"], self.container_name, credential, **settings)
+            credential = self._token_credential() if self.has_tokens else None
+            return ContainerClient(self._url, self.container_name, credential, **settings)
         except ValueError:
             raise AccessDeniedError("the credentials cannot be used: they are malformed", store=self.profile) from None
 
-    def token_credential(self) -> Any:
-        """What gives access tokens; None where the profile has a key, a signed URL or nothing."""
-        if self._credentials is None or self._credentials.type != "DefaultAzureCredentials":
-            return None
-        if self._token_credential is None:
+    def _token_credential(self) -> Any:
+        """What gives access tokens. It keeps them, and renews them in time."""
+        if self._tokens is None:
             # It takes a third of a second, and few profiles need it.
             from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - see above
 
-            self._token_credential = DefaultAzureCredential(**self._credentials.options)
-        return self._token_credential
+            assert self._credentials is not None
+            self._tokens = DefaultAzureCredential(**self._credentials.options)
+        return self._tokens
 
 
 def condition(*, if_absent: bool = False, expected: Version | None = None) -> dict[str, Any]:
@@ -159,12 +201,6 @@ def condition(*, if_absent: bool = False, expected: Version | None = None) -> di
     if expected is not None:
         return {"etag": f'"{expected.tag}"', "match_condition": MatchConditions.IfNotModified}
     return {"match_condition": MatchConditions.IfMissing} if if_absent else {}
-
-
-def _connection_values(connection: str) -> dict[str, str]:
-    """The parts of a connection string."""
-    pairs = (part.partition("=") for part in connection.split(";"))
-    return {name.strip(): value.strip() for name, _, value in pairs if name.strip()}
 
 
 def _translate(error: Exception) -> tuple[type[StorageError], str] | None:

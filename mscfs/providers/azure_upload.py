@@ -31,13 +31,15 @@ class BlockUpload(MultipartUpload):
         blob_name: str,
         *,
         metadata: dict[str, str],
-        content_type: str | None,
+        content_type: str,
+        validate: bool,
     ) -> None:
         self._connection = connection
         self._key = key
         self._blob_name = blob_name
         self._metadata = metadata
         self._content_type = content_type
+        self._validate = validate
         self._token = uuid.uuid4().hex[:16]
         self._sizes: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -46,7 +48,9 @@ class BlockUpload(MultipartUpload):
         with self._connection.errors(self._key):
             # An empty block is refused; it adds nothing.
             if len(data):
-                self._blob.stage_block(self._block(number), bytes(data), length=len(data))
+                self._blob.stage_block(
+                    self._block(number), bytes(data), length=len(data), validate_content=self._validate
+                )
         with self._lock:
             self._sizes[number] = len(data)
 
@@ -71,6 +75,7 @@ class BlockUpload(MultipartUpload):
                 overwrite=True,
                 metadata=self._metadata,
                 content_settings=ContentSettings(content_type=self._content_type),
+                validate_content=self._validate,
                 **condition(if_absent=if_absent, expected=expected),
             )
         return self._describe(answer, len(body), hashlib.md5(body, usedforsecurity=False).digest())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,25 @@ from mscfs.config.values import MIB, ProviderConfig
 from mscfs.errors import (
     AlreadyExistsError,
     DirectoryNotEmptyError,
+    InvalidKeyError,
     NotFoundError,
     StoreUnavailableError,
     VersionMismatchError,
 )
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
 from mscfs.providers.gcs_connection import PUBLIC_ENDPOINT, GcsConnection
+from mscfs.providers.gcs_native import native_client
 from mscfs.providers.gcs_upload import PARTS_DIRECTORY, ComposedUpload
 from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
+from mscfs.providers.native import NotUnderstoodError
+from mscfs.providers.presence import BucketPresence
 from mscfs.providers.sources import open_local, read_pieces
 from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
 
 _PIECE = 4 * MIB
+_CONTENT_TYPE = "application/octet-stream"
+_LONGEST_NAME = 1024
+_RESERVED = (".well-known/acme-challenge/",)
 _ATTEMPTS = 10
 """How often a read or a change of metadata starts anew because the object was replaced meanwhile."""
 
@@ -60,10 +67,16 @@ class GcsProvider(StorageProvider):
             timeout=(float(options.get("connect_timeout", 10)), float(options.get("read_timeout", 60))),
         )
         self._timeout = self._connection.timeout
+        self._native = None if options.get("rust_client") is False else native_client(self._connection, self._prefix)
+        self._presence = BucketPresence(self.probe)
         endpoint = self._connection.endpoint
         self.identity = f"gs://{'' if endpoint == PUBLIC_ENDPOINT else endpoint + '/'}{bucket}/{self._prefix}"
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
+        self._connection.condition(key, expected=expected)
+        if self._native and self._native.serves(key):
+            with suppress(NotUnderstoodError), self._presence.confirmed():
+                return self._native.get(key, byte_range, expected=expected)
         for _ in range(_ATTEMPTS):
             with self._connection.errors(key):
                 blob = self._find(key, expected)
@@ -77,6 +90,9 @@ class GcsProvider(StorageProvider):
         raise StoreUnavailableError("the object is replaced faster than it can be read", store=self.profile, key=key)
 
     def head(self, key: str) -> ObjectMetadata:
+        if self._native and self._native.serves(key):
+            with suppress(NotUnderstoodError), self._presence.confirmed():
+                return self._native.head(key)
         with self._connection.errors(key):
             return self._describe(self._find(key, None))
 
@@ -90,13 +106,26 @@ class GcsProvider(StorageProvider):
         if_absent: bool = False,
         expected: Version | None = None,
     ) -> ObjectMetadata:
-        check_object_key(key, store=self.profile)
+        self._check_key(key)
+        # The native client signs every write: without credentials it would look for some by itself.
+        if self._native and not self._connection.anonymous and self._native.takes(key, source, metadata):
+            assert isinstance(source, bytes | memoryview)
+            self._connection.condition(key, expected=expected)
+            with suppress(NotUnderstoodError):
+                return self._native.put(
+                    key,
+                    source,
+                    metadata=metadata,
+                    content_type=content_type or _CONTENT_TYPE,
+                    if_absent=if_absent,
+                    expected=expected,
+                )
         return self._put(key, source, metadata, content_type, if_absent=if_absent, expected=expected)
 
     def start_upload(
         self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
     ) -> MultipartUpload:
-        check_object_key(key, store=self.profile)
+        self._check_key(key)
         return ComposedUpload(
             self._connection,
             key,
@@ -108,7 +137,7 @@ class GcsProvider(StorageProvider):
     def copy(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
     ) -> ObjectMetadata:
-        check_object_key(target, store=self.profile)
+        self._check_key(target)
         condition = self._connection.condition(source, expected=expected)
         with self._connection.errors(source):
             copied, token = self._blob(target), None
@@ -154,6 +183,7 @@ class GcsProvider(StorageProvider):
 
     def make_directory(self, directory: str) -> None:
         check_directory_key(directory, store=self.profile)
+        self._check_name(directory)
         self._put(directory, b"", None, None)
 
     def remove_directory(self, directory: str) -> None:
@@ -194,10 +224,22 @@ class GcsProvider(StorageProvider):
     def _blob(self, key: str) -> Blob:
         return self._connection.bucket.blob(self._prefix + key, chunk_size=self._chunk_size)
 
+    def _check_key(self, key: str) -> None:
+        check_object_key(key, store=self.profile)
+        self._check_name(key)
+
+    def _check_name(self, key: str) -> None:
+        """Raise InvalidKeyError for what the service does not take as a name."""
+        name = self._prefix + key
+        refused = "\n" in name or "\r" in name or len(name.encode()) > _LONGEST_NAME or name.startswith(_RESERVED)
+        if refused or key.startswith(PARTS_DIRECTORY):
+            raise InvalidKeyError("Google Cloud Storage cannot hold this key", store=self.profile, key=key)
+
     def _new_blob(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> Blob:
         blob = self._blob(key)
-        blob.metadata = dict(metadata) if metadata else None
-        blob.content_type = content_type or "application/octet-stream"
+        if metadata:
+            blob.metadata = dict(metadata)
+        blob.content_type = content_type or _CONTENT_TYPE
         return blob
 
     def _find(self, key: str, expected: Version | None) -> Blob:
@@ -261,7 +303,7 @@ class GcsProvider(StorageProvider):
         return with_symlink(
             ObjectMetadata(
                 key,
-                blob.size,
+                blob.size or 0,
                 # The native client's answers know seconds only, and a file's time must not depend on who answered.
                 blob.updated.replace(microsecond=0),
                 tag=str(blob.generation),

@@ -102,11 +102,12 @@ class GcsConnection:
 
     def token(self) -> Token:
         """An access token for the native client, renewed when it ends soon."""
-        credentials = self.credentials()
-        expiry = _aware(credentials.expiry)
-        if not credentials.token or (expiry is not None and expiry - _FRESH < datetime.now(UTC)):
-            credentials.refresh(Request())
-        return {"token": credentials.token or "", "expires_at": _aware(credentials.expiry)}
+        with self.errors():
+            credentials = self.credentials()
+            expiry = _aware(credentials.expiry)
+            if not credentials.token or (expiry is not None and expiry - _FRESH < datetime.now(UTC)):
+                credentials.refresh(Request())
+            return {"token": credentials.token or "", "expires_at": _aware(credentials.expiry)}
 
     @contextmanager
     def errors(self, key: str = "", *, if_absent: bool = False) -> Iterator[None]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import traceback
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
@@ -34,8 +37,10 @@ from mscfs.providers.azure_connection import AzureConnection, from_status
 from mscfs.providers.azure_copy import COPY_SECONDS, wait_for_copy
 from mscfs.providers.azure_metadata import in_utf8_order
 from mscfs.providers.base import StorageProvider
+from mscfs.providers.native import NativeClient
 from mscfs.types import ByteRange, ObjectMetadata, from_ns
 from tests.emulators.azure import ACCOUNT, KEY, AzureServer
+from tests.emulators.broken import Recorder
 from tests.providers.contract import MIB, ProviderContract, body, keys
 from tests.providers.object_stores import CALLS, LongReader
 
@@ -133,12 +138,34 @@ def test_one_version_whichever_client_answers(container: Container, native: bool
     assert '"' not in version.tag
 
 
-def test_listings_tell_the_md5_of_what_was_put(container: Container, provider: AzureProvider) -> None:
-    put = [provider.put("a", b"abc"), provider.put("b", bytes(9 * MIB))]
-    assert put[0].content_hash == "md5:900150983cd24fb0d6963f7d28e17f72"
-    assert [one.content_hash for one in provider.list()] == [one.content_hash for one in put]
+def test_listings_tell_the_md5_of_what_was_put(provider: AzureProvider) -> None:
+    provider.put("a", b"abc")
+    large = provider.put("b", bytes(9 * MIB))
     in_blocks(provider, "c")
-    assert [one.content_hash for one in provider.list("c")] == [""]
+    hashes = [one.content_hash for one in provider.list()]
+    assert hashes == ["md5:900150983cd24fb0d6963f7d28e17f72", large.content_hash, ""]
+    assert large.content_hash == f"md5:{hashlib.md5(bytes(9 * MIB)).hexdigest()}"
+
+
+def test_single_objects_go_through_the_native_client(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = opened(container.profile)
+    monkeypatch.setattr(AzureConnection, "container", property(lambda _: pytest.fail("the SDK was asked")))
+    put = provider.put("k", b"12345", metadata={"m": "1"}, content_type="text/x-test")
+    assert provider.head("k").version == put.version
+    assert body(provider, "k", ByteRange(1, 2)) == b"23"
+    with pytest.raises(VersionMismatchError):
+        provider.get("k", expected=replace(put.version, tag="0x0"))
+
+
+def test_validated_content_is_moved_by_the_sdk(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NativeClient, "_opened", lambda _: pytest.fail("the native client was asked"))
+    provider = opened(container.profile, validate_content=True, multipart_chunksize=5 * MIB)
+    content = os.urandom(9 * MIB)
+    provider.put("k", content)
+    assert body(provider, "k") == content
+    assert body(provider, "k", ByteRange(1, 5)) == content[1:6]
+    in_blocks(provider, "l")
+    assert body(provider, "l") == b"block 1;block 2;"
 
 
 def test_metadata_names_have_no_case_and_listings_carry_them(container: Container, provider: AzureProvider) -> None:
@@ -449,6 +476,62 @@ def test_anonymous_reads_of_a_public_container(container: Container, native: boo
     with pytest.raises((AccessDeniedError, NotFoundError)):
         provider.put("k", b"2")
     assert body(provider, "k") == b"1"
+
+
+class Tokens:
+    """Stands for azure.identity.DefaultAzureCredential."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def get_token(self, scope: str) -> AccessToken:
+        if self.options.get("broken"):
+            raise ClientAuthenticationError("no credential in the chain knows SECRET")
+        assert scope == "https://storage.azure.com/.default"
+        return AccessToken("the token", int(time.time()) + 3600)
+
+
+def test_default_credentials_give_tokens_to_the_native_client(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder
+) -> None:
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Tokens)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", KEY)
+    profile = {
+        "storage_provider": {"options": {"base_path": "c/p", "endpoint_url": recorder.url}},
+        "credentials_provider": {"type": "DefaultAzureCredentials", "options": {}},
+    }
+    with pytest.raises(StorageError):
+        opened(profile).head("k")
+    assert recorder.requests[0].startswith("HEAD /c/p/k ")
+    assert "authorization: Bearer the token" in recorder.requests[0]
+
+
+def test_L5_failing_default_credentials_are_access_denied(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Tokens)
+    profile = {
+        "storage_provider": {"options": {"base_path": "c/p", "endpoint_url": "https://127.0.0.1:9"}},
+        "credentials_provider": {"type": "DefaultAzureCredentials", "options": {"broken": True}},
+    }
+    for call in CALLS.values():
+        with pytest.raises(AccessDeniedError) as caught:
+            call(opened(profile, rust_client=native))
+        assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "connection", "name"),
+    [
+        ("https://acct.blob.core.windows.net", "", "acct"),
+        ("https://acct.blob.core.chinacloudapi.cn/", "", "acct"),
+        ("http://127.0.0.1:10000/devstoreaccount1", "", "devstoreaccount1"),
+        ("https://blobs.example", "", "blobs.example"),
+        ("https://x.example", "AccountName=acct;AccountKey=a2V5;BlobEndpoint=https://y.example/acct", "acct"),
+    ],
+)
+def test_account_name(url: str, connection: str, name: str) -> None:
+    credentials = ProviderConfig("AzureCredentials", {"connection": connection}) if connection else None
+    options = {"endpoint_url": url}
+    assert AzureConnection(profile="p", container="c", options=options, credentials=credentials).account_name == name
 
 
 def test_other_credentials_are_a_config_error() -> None:

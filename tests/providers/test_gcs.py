@@ -10,6 +10,7 @@ import traceback
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from mscfs.errors import (
     AccessDeniedError,
     AlreadyExistsError,
     ConfigError,
+    InvalidKeyError,
     StorageError,
     StoreMissingError,
     StoreTimeoutError,
@@ -30,6 +32,7 @@ from mscfs.errors import (
 from mscfs.providers.base import StorageProvider
 from mscfs.providers.gcs import GcsProvider
 from mscfs.providers.gcs_connection import GcsConnection
+from mscfs.providers.native import NativeClient
 from mscfs.types import ByteRange, ObjectMetadata
 from tests.emulators.gcs import GcsServer, private_key
 from tests.providers.contract import MIB, ProviderContract, body, keys
@@ -132,6 +135,24 @@ def test_one_version_whichever_client_answers(bucket: Bucket, native: bool, writ
         assert len({one.modified_ns for one in found}) == 1
         assert len({one.last_modified for one in found}) == 1
     assert version.tag == bucket.resource("d/k")["generation"]
+
+
+def test_single_objects_go_through_the_native_client(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = opened(bucket.profile)
+    monkeypatch.setattr(GcsConnection, "client", property(lambda _: pytest.fail("the SDK was asked")))
+    put = provider.put("k", b"12345", metadata={"m": "1"}, content_type="text/x-test")
+    assert provider.head("k").version == put.version
+    assert body(provider, "k", ByteRange(1, 2)) == b"23"
+    with pytest.raises(VersionMismatchError):
+        provider.get("k", expected=replace(put.version, tag="1"))
+
+
+def test_L5_anonymous_writes_look_for_no_credentials(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """obstore signs every write, and would ask the metadata service of the cloud for a token."""
+    monkeypatch.setattr(NativeClient, "put", lambda *_, **__: pytest.fail("the native client was asked"))
+    provider = opened(bucket.profile | {"credentials_provider": None}, skip_signature=True)
+    provider.put("k", b"1")
+    assert body(provider, "k") == b"1"
 
 
 def test_content_hash_is_the_md5_where_the_store_knows_it(bucket: Bucket, native: bool) -> None:
@@ -336,6 +357,22 @@ def test_emulator_of_the_environment_needs_no_credentials(
     provider.put("k", b"1")
     assert body(provider, "k") == b"1"
     assert bucket.names() == ["p/k"]
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\rb", "é" * 513, ".mscfs-parts/x"])
+def test_N2_a_name_the_service_does_not_take_is_refused(provider: GcsProvider, key: str) -> None:
+    provider.put("e", b"mine")
+    for call in (
+        lambda: provider.put(key, b"1"),
+        lambda: provider.start_upload(key),
+        lambda: provider.copy("e", key),
+        lambda: provider.make_directory(key + "/"),
+    ):
+        with pytest.raises(InvalidKeyError):
+            call()
+    with pytest.raises(StorageError):
+        provider.head(key)
+    assert keys(provider.list()) == ["e"]
 
 
 def test_skip_signature_reads_and_writes_a_public_bucket(bucket: Bucket, native: bool) -> None:
