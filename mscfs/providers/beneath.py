@@ -167,4 +167,4 @@ def locked(directory: int, *, store: str) -> Iterator[None]:
 
 
 def _real_path(descriptor: int) -> str:
-    return os.readlink(f"/proc/self/fd/{descriptor}")
+    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a Path would cost more than the call

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, BinaryIO
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
 
 from mscfs.config.values import ProviderConfig
 from mscfs.errors import (
@@ -15,22 +18,20 @@ from mscfs.errors import (
     ConfigError,
     InvalidKeyError,
     IsADirectoryKeyError,
-    NotADirectoryKeyError,
     NotFoundError,
     VersionMismatchError,
 )
-from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, Space, StorageProvider
+from mscfs.providers.base import Capabilities, MultipartUpload, Source, Space, StorageProvider
 from mscfs.providers.beneath import Base, check_path, closing, locked, reopen, storage_errors
-from mscfs.providers.file_draft import Draft, sweep, version_of
+from mscfs.providers.file_draft import Draft, make_link, sweep, version_of
 from mscfs.providers.file_listing import entries, walk
-from mscfs.providers.file_metadata import describe, describe_path, read_metadata, write_metadata
+from mscfs.providers.file_metadata import describe, describe_path, read_metadata, type_of, write_metadata
+from mscfs.providers.file_reader import FileReader
 from mscfs.providers.file_upload import FileUpload
 from mscfs.providers.sources import read_pieces
-from mscfs.types import STAMP_KEY, ByteRange, ObjectMetadata, Version
+from mscfs.types import ByteRange, ObjectMetadata, Version
 
 log = logging.getLogger(__name__)
-
-_PIECE = 1 << 20
 
 
 class FileProvider(StorageProvider):
@@ -59,40 +60,33 @@ class FileProvider(StorageProvider):
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
+    def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> FileReader:
         """Open a file; a symbolic link is followed as long as it stays below the base."""
-        self._check(key)
-        with storage_errors(store=self.profile, key=key, reading=True), self._base() as base:
-            with closing(base.open_path(key, follow=True)) as place:
-                if not stat.S_ISREG(os.fstat(place).st_mode):
-                    raise NotFoundError("not a file", store=self.profile, key=key)
-                descriptor = reopen(place, os.O_RDONLY)
-            try:
-                status = os.fstat(descriptor)
-                if expected is not None and version_of(status) != expected:
-                    raise VersionMismatchError("the file has changed", store=self.profile, key=key)
-                described = describe(key, status, metadata=_valid(read_metadata(descriptor), status))
-                wanted = (byte_range or ByteRange(0, status.st_size)).clip(status.st_size)
-                return _FileReader(descriptor, described, wanted, self.profile)
-            except BaseException:
-                os.close(descriptor)
-                raise
+        self._check_read(key)
+        with (
+            storage_errors(store=self.profile, key=key, reading=True),
+            self._base() as base,
+            closing(base.open_path(key, follow=True)) as place,
+        ):
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise NotFoundError("not a file", store=self.profile, key=key)
+            reader = FileReader(reopen(place, os.O_RDONLY), key, byte_range, source=self.profile)
+        if expected is not None and reader.metadata.version != expected:
+            reader.close()
+            raise VersionMismatchError("the file has changed", store=self.profile, key=key)
+        return reader
 
     def head(self, key: str) -> ObjectMetadata:
         """A file or symbolic link."""
-        self._check(key)
-        with storage_errors(store=self.profile, key=key, reading=True), self._base() as base:
-            with closing(base.open_path(key, follow=False)) as place:
-                return self._described(key, place)
-
-    def _described(self, key: str, place: int) -> ObjectMetadata:
-        status = os.fstat(place)
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            raise NotFoundError("not a file", store=self.profile, key=key)
-        described = describe_path(key, place)
-        return describe(
-            key, status, metadata=_valid(described.metadata or {}, status), symlink_target=described.symlink_target
-        )
+        self._check_read(key)
+        with (
+            storage_errors(store=self.profile, key=key, reading=True),
+            self._base() as base,
+            closing(base.open_path(key, follow=False)) as place,
+        ):
+            if type_of(os.fstat(place)) not in {"file", "symlink"}:
+                raise NotFoundError("not a file", store=self.profile, key=key)
+            return describe_path(key, place)
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
         """All files and links below, in the order of object stores."""
@@ -104,8 +98,7 @@ class FileProvider(StorageProvider):
         if directory:
             self._check(directory.removesuffix("/"))
         with storage_errors(store=self.profile, key=directory), self._base() as base:
-            found = entries(base, directory)
-        yield from found
+            yield from entries(base, directory)
 
     def has_directory(self, directory: str) -> bool:
         """Whether it is there; the base itself is `""`."""
@@ -120,9 +113,12 @@ class FileProvider(StorageProvider):
         path = directory.removesuffix("/")
         if path:
             self._check(path)
-        with storage_errors(store=self.profile, key=directory, reading=True), self._base() as base:
-            with closing(base.open_directory(path)) as opened:
-                return describe(directory, os.fstat(opened), metadata={})
+        with (
+            storage_errors(store=self.profile, key=directory, reading=True),
+            self._base() as base,
+            closing(base.open_directory(path)) as opened,
+        ):
+            return describe(directory, os.fstat(opened), metadata={})
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -137,7 +133,7 @@ class FileProvider(StorageProvider):
         expected: Version | None = None,
     ) -> ObjectMetadata:
         """Write a hidden file beside the target, force it to disk, rename it into place."""
-        with self._draft(key) as draft:
+        with storage_errors(store=self.profile, key=key), self._draft(key, expected) as draft:
             offset = 0
             for piece in read_pieces(source, store=self.profile, key=key):
                 draft.write(piece, offset)
@@ -147,47 +143,59 @@ class FileProvider(StorageProvider):
     def start_upload(
         self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
     ) -> MultipartUpload:
-        """Begin an upload in parts; they are unnamed files on the same disk."""
-        self._check(key)
-        with storage_errors(store=self.profile, key=key), self._base():
-            pass  # down is told at once
+        """Begin an upload in parts, which are written into one draft."""
 
-        def publish(parts: Sequence[BinaryIO], if_absent: bool, expected: Version | None) -> ObjectMetadata:
-            with self._draft(key) as draft:
-                for part in parts:
-                    draft.append_from(part.fileno(), 0, os.fstat(part.fileno()).st_size)
-                return self._publish(draft, key, metadata, if_absent=if_absent, expected=expected)
+        def new_draft() -> Draft:
+            with storage_errors(store=self.profile, key=key):
+                return self._draft(key)
 
-        return FileUpload(self._path, publish)
+        def publish(draft: Draft, if_absent: bool, expected: Version | None) -> ObjectMetadata:
+            return self._publish(draft, key, metadata, if_absent=if_absent, expected=expected)
+
+        return FileUpload(new_draft, publish, store=self.profile, key=key)
 
     def copy(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
     ) -> ObjectMetadata:
-        """Copy, by the kernel where the file system can share the bytes."""
-        reader = self.get(source, expected=expected)
-        assert isinstance(reader, _FileReader)
-        with reader, self._draft(target) as draft:
+        """Copy, by the kernel where the file system can share the bytes. A symbolic link is copied as one."""
+        self._check(target)
+        found = self.head(source)
+        if found.symlink_target is not None:
+            if expected is not None and found.version != expected:
+                raise VersionMismatchError("the link has changed", store=self.profile, key=source)
+            return self._link(target, found.symlink_target, if_absent=if_absent)
+        with (
+            self.get(source, expected=expected) as reader,
+            storage_errors(store=self.profile, key=target),
+            self._draft(target) as draft,
+        ):
             draft.append_from(reader.descriptor, 0, reader.byte_range.size)
-            metadata = {k: v for k, v in (reader.metadata.metadata or {}).items() if k != STAMP_KEY}
-            return self._publish(draft, target, metadata, if_absent=if_absent, expected=None)
+            reader.check_unchanged()
+            if draft.replaced is None:
+                os.fchmod(draft.descriptor, stat.S_IMODE(reader.metadata.mode or 0) & 0o777)
+            return self._publish(draft, target, reader.metadata.metadata, if_absent=if_absent, expected=None)
 
     def rename(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
     ) -> ObjectMetadata:
-        """rename(2): one step; the version stays what it was."""
+        """A single step; the version stays what it was."""
         self._check(source)
         self._check(target)
-        with (
-            storage_errors(store=self.profile, key=source),
-            self._base() as base,
-            closing(base.open_directory(_parent(source))) as from_directory,
-            closing(base.make_directory(_parent(target))) as to_directory,
-            locked(from_directory, store=self.profile),
-        ):
+        with storage_errors(store=self.profile, key=source), self._base() as base, ExitStack() as held:
+            try:
+                from_directory = held.enter_context(closing(base.open_directory(_parent(source))))
+            except (FileNotFoundError, NotADirectoryError):
+                raise NotFoundError("no such file", store=self.profile, key=source) from None
+            to_directory = held.enter_context(closing(base.make_directory(_parent(target))))
+            for directory in _in_lock_order(from_directory, to_directory):
+                held.enter_context(locked(directory, store=self.profile))
             present = self.head(source)
             if expected is not None and present.version != expected:
                 raise VersionMismatchError("the file has changed", store=self.profile, key=source)
-            if if_absent and _exists(to_directory, _name(target)):
+            replaced = _status(to_directory, _name(target))
+            if replaced is not None and stat.S_ISDIR(replaced.st_mode):
+                raise IsADirectoryKeyError("is a directory", store=self.profile, key=target)
+            if if_absent and replaced is not None:
                 raise AlreadyExistsError("the file exists", store=self.profile, key=target)
             os.replace(_name(source), _name(target), src_dir_fd=from_directory, dst_dir_fd=to_directory)
             os.fsync(to_directory)
@@ -209,13 +217,13 @@ class FileProvider(StorageProvider):
                 if expected is not None and version_of(status) != expected:
                     raise VersionMismatchError("the file has changed", store=self.profile, key=key)
                 os.unlink(_name(key), dir_fd=directory)
+                os.fsync(directory)
 
     def make_directory(self, directory: str) -> None:
         """Make a directory, and its parents."""
         self._check_directory(directory)
         with storage_errors(store=self.profile, key=directory), self._base() as base:
-            with closing(base.make_directory(directory.removesuffix("/"))):
-                pass
+            os.close(base.make_directory(directory.removesuffix("/")))
 
     def remove_directory(self, directory: str) -> None:
         """rmdir(2), after what crashed writers left hidden in it; a directory that is gone is no error."""
@@ -223,34 +231,41 @@ class FileProvider(StorageProvider):
         path = directory.removesuffix("/")
         with storage_errors(store=self.profile, key=directory), self._base() as base:
             try:
-                with closing(base.open_directory(path)) as opened:
-                    sweep(opened)
                 with closing(base.open_directory(_parent(path))) as above:
-                    os.rmdir(_name(path), dir_fd=above)
+                    try:
+                        os.rmdir(_name(path), dir_fd=above)
+                    except OSError as error:
+                        if error.errno != errno.ENOTEMPTY:
+                            raise
+                        with closing(base.open_directory(path)) as opened:
+                            sweep(opened)
+                        os.rmdir(_name(path), dir_fd=above)
+                    os.fsync(above)
             except FileNotFoundError:
                 return
 
     def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
         """Replace the extended attribute; the version stays, unless a stamp sets the time."""
-        with self._opened(key) as (descriptor, directory), locked(directory, store=self.profile):
-            if expected is not None and version_of(os.fstat(descriptor)) != expected:
+        self._check(key)
+        with (
+            storage_errors(store=self.profile, key=key, reading=True),
+            self._base() as base,
+            closing(base.open_directory(_parent(key))) as directory,
+            locked(directory, store=self.profile),
+            closing(base.open_path(key, follow=False)) as place,
+        ):
+            status = os.fstat(place)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotFoundError("not a file", store=self.profile, key=key)
+            if expected is not None and version_of(status) != expected:
                 raise VersionMismatchError("the file has changed", store=self.profile, key=key)
-            self._tell_of_lost_metadata(kept=write_metadata(descriptor, metadata))
-            return describe(key, os.fstat(descriptor), metadata=dict(metadata))
+            with closing(reopen(place, os.O_RDONLY)) as descriptor:
+                self._write_metadata(descriptor, metadata)
+            return describe_path(key, place)
 
     def make_symlink(self, key: str, target: str) -> ObjectMetadata:
-        """A symbolic link; one that is there is replaced. Never followed out of the base."""
-        self._check(key)
-        with storage_errors(store=self.profile, key=key), self._base() as base:
-            with closing(base.make_directory(_parent(key))) as directory, locked(directory, store=self.profile):
-                status = _status(directory, _name(key))
-                if status is not None and stat.S_ISDIR(status.st_mode):
-                    raise IsADirectoryKeyError("is a directory", store=self.profile, key=key)
-                if status is not None:
-                    os.unlink(_name(key), dir_fd=directory)
-                os.symlink(target, _name(key), dir_fd=directory)
-                os.fsync(directory)
-        return self.head(key)
+        """A symbolic link; what is there is replaced. Never followed out of the base."""
+        return self._link(key, target, if_absent=False)
 
     def set_posix_attributes(
         self,
@@ -265,19 +280,23 @@ class FileProvider(StorageProvider):
         path = key.removesuffix("/")
         if path:
             self._check(path)
-        with storage_errors(store=self.profile, key=key), self._base() as base:
-            with closing(base.open_path(path or ".", follow=False) if path else os.dup(base.descriptor)) as place:
-                name = f"/proc/self/fd/{place}"
-                if stat.S_ISLNK(os.fstat(place).st_mode):
-                    raise InvalidKeyError("a symbolic link has no attributes", store=self.profile, key=key)
-                if uid is not None or gid is not None:
-                    os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid)
-                if mode is not None:
-                    os.chmod(name, stat.S_IMODE(mode))
-                if modified_ns is not None:
-                    os.utime(name, ns=(modified_ns, modified_ns))
-                status = os.fstat(place)
-                return describe(key, status, metadata=_valid(read_metadata(name), status))
+        with (
+            storage_errors(store=self.profile, key=key),
+            self._base() as base,
+            closing(base.open_path(path, follow=False) if path else os.dup(base.descriptor)) as place,
+        ):
+            status = os.fstat(place)
+            if type_of(status) is None or (key.endswith("/") and not stat.S_ISDIR(status.st_mode)):
+                raise NotFoundError("no such file", store=self.profile, key=key)
+            # The magic link stands for what was opened, also for a symbolic link itself.
+            name = f"/proc/self/fd/{place}"
+            if uid is not None or gid is not None:
+                os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid)
+            if mode is not None and not stat.S_ISLNK(status.st_mode):
+                Path(name).chmod(stat.S_IMODE(mode))
+            if modified_ns is not None:
+                os.utime(name, ns=(status.st_atime_ns, modified_ns))
+            return describe_path(key, place)
 
     def probe(self) -> None:
         """Whether the base is there."""
@@ -304,16 +323,22 @@ class FileProvider(StorageProvider):
             raise InvalidKeyError("a directory's key is a name that ends in '/'", store=self.profile, key=directory)
         self._check(directory.removesuffix("/"))
 
-    @contextmanager
-    def _draft(self, key: str) -> Iterator[Draft]:
+    def _check_read(self, key: str) -> None:
+        if key.endswith("/"):
+            raise NotFoundError("a directory is no object", store=self.profile, key=key)
         self._check(key)
-        with storage_errors(store=self.profile, key=key), self._base() as base:
+
+    def _draft(self, key: str, expected: Version | None = None) -> Draft:
+        """A draft in the key's directory, which is made where it is missing, unless a version is expected there."""
+        self._check(key)
+        with self._base() as base:
             try:
-                directory = base.make_directory(_parent(key))
-            except NotADirectoryError:
-                raise NotADirectoryKeyError("a parent is a file", store=self.profile, key=key) from None
-            with Draft(directory, _name(key), store=self.profile, key=key) as draft:
-                yield draft
+                directory = base.make_directory(_parent(key)) if expected is None else base.open_directory(_parent(key))
+            except FileNotFoundError:
+                if expected is None:
+                    raise
+                raise VersionMismatchError("the file is gone", store=self.profile, key=key) from None
+            return Draft(directory, _name(key), store=self.profile, key=key)
 
     def _publish(
         self,
@@ -324,67 +349,29 @@ class FileProvider(StorageProvider):
         if_absent: bool,
         expected: Version | None,
     ) -> ObjectMetadata:
-        self._tell_of_lost_metadata(kept=write_metadata(draft.descriptor, metadata or {}))
+        # The clock's own time, not the coarser one of the file system: it is half of the version.
+        now = time.time_ns()
+        os.utime(draft.descriptor, ns=(now, now))
+        self._write_metadata(draft.descriptor, metadata or {})
         status = draft.publish(if_absent=if_absent, expected=expected)
-        return describe(key, status, metadata=dict(metadata or {}))
+        return describe(key, status, metadata=read_metadata(draft.descriptor, status))
 
-    @contextmanager
-    def _opened(self, key: str) -> Iterator[tuple[int, int]]:
-        """A file, opened for its attributes, and its directory."""
+    def _link(self, key: str, target: str, *, if_absent: bool) -> ObjectMetadata:
         self._check(key)
-        with storage_errors(store=self.profile, key=key, reading=True), self._base() as base:
-            with closing(base.open_directory(_parent(key))) as directory:
-                with closing(base.open_path(key, follow=False)) as place:
-                    if not stat.S_ISREG(os.fstat(place).st_mode):
-                        raise NotFoundError("not a file", store=self.profile, key=key)
-                    with closing(reopen(place, os.O_RDONLY)) as descriptor:
-                        yield descriptor, directory
+        with (
+            storage_errors(store=self.profile, key=key),
+            self._base() as base,
+            closing(base.make_directory(_parent(key))) as directory,
+        ):
+            make_link(directory, _name(key), target, if_absent=if_absent, store=self.profile, key=key)
+        return self.head(key)
 
-    def _tell_of_lost_metadata(self, *, kept: bool) -> None:
-        if not kept and not self._told_of_metadata:
+    def _write_metadata(self, descriptor: int, metadata: Mapping[str, str]) -> None:
+        if not write_metadata(descriptor, metadata) and not self._told_of_metadata:
             self._told_of_metadata = True
             log.warning(
                 "%s: %s keeps no extended attributes: copies are judged by size and time", self.profile, self._path
             )
-
-
-class _FileReader(ObjectReader):
-    """Reads by descriptor: the file may be replaced meanwhile, its bytes stay."""
-
-    def __init__(self, descriptor: int, metadata: ObjectMetadata, byte_range: ByteRange, source: str) -> None:
-        super().__init__(metadata, byte_range, source=source)
-        self.descriptor = descriptor
-
-    def _pieces(self) -> Iterator[bytes | memoryview]:
-        offset = self.byte_range.offset
-        with storage_errors(store=self.source, key=self.metadata.key):
-            while offset < self.byte_range.end:
-                piece = os.pread(self.descriptor, min(_PIECE, self.byte_range.end - offset), offset)
-                if not piece:
-                    break
-                offset += len(piece)
-                yield piece
-            if version_of(os.fstat(self.descriptor)) != self.metadata.version:
-                raise VersionMismatchError(
-                    "the file was changed in place while it was read", store=self.source, key=self.metadata.key
-                )
-
-    def close(self) -> None:
-        """Close the file."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def _valid(metadata: Mapping[str, str], status: os.stat_result) -> dict[str, str]:
-    """Metadata without a stamp that is not true any more: a copy whose time is another was changed in place."""
-    stamped = Version.from_stamp(metadata.get(STAMP_KEY))
-    if stamped is None or stamped.modified_ns in {0, status.st_mtime_ns}:
-        return dict(metadata)
-    return {name: value for name, value in metadata.items() if name != STAMP_KEY}
 
 
 def _parent(path: str) -> str:
@@ -402,5 +389,7 @@ def _status(directory: int, name: str) -> os.stat_result | None:
         return None
 
 
-def _exists(directory: int, name: str) -> bool:
-    return _status(directory, name) is not None
+def _in_lock_order(*directories: int) -> list[int]:
+    """Each directory once, in an order that is the same for everybody: nobody waits for one who waits for us."""
+    by_identity = {(status.st_dev, status.st_ino): one for one in directories for status in (os.fstat(one),)}
+    return [by_identity[identity] for identity in sorted(by_identity)]

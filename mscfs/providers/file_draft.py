@@ -1,4 +1,4 @@
-"""A file that is being written: hidden under a reserved name until it appears as a whole."""
+"""A file that is being written: without a name, or hidden under a reserved one, until it appears as a whole."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from mscfs.errors import AlreadyExistsError, IntegrityError, IsADirectoryKeyError, VersionMismatchError
+from mscfs.errors import (
+    AlreadyExistsError,
+    IntegrityError,
+    InvalidKeyError,
+    IsADirectoryKeyError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
 from mscfs.providers.beneath import DRAFT_PREFIX, DRAFT_SUFFIX, is_draft, locked
 from mscfs.types import Version
 
 _COPY_PIECE = 64 << 20
 _READ_PIECE = 1 << 20
+_NO_UNNAMED_FILES = frozenset({errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS})
 
 
@@ -26,15 +34,16 @@ def draft_name() -> str:
 
 
 def version_of(status: os.stat_result) -> Version:
-    """The identity of a file: every replacement has another inode, every change in place another mtime."""
+    """The identity of a file: every replacement has another inode or time, every change in place another time."""
     return Version(status.st_size, f"{status.st_mtime_ns:x}-{status.st_ino:x}", status.st_mtime_ns)
 
 
 class Draft:
     """A new file for `name` in an opened directory. Leaving the context without `publish` throws it away.
 
-    It takes the mode and owner of the file it will replace, or those of any new file. A crash leaves the hidden file,
-    unlocked: `sweep` removes it. The directory descriptor belongs to the draft from now on.
+    It takes the mode and owner of the file it will replace (`replaced`), or those of any new file. A crash leaves
+    nothing where the file system has unnamed files; elsewhere a hidden file, unlocked, that `sweep` removes. The
+    directory's descriptor belongs to the draft from now on.
     """
 
     def __init__(self, directory: int, name: str, *, store: str, key: str) -> None:
@@ -42,15 +51,13 @@ class Draft:
         self._name = name
         self._store = store
         self._key = key
-        self._hidden = draft_name()
-        self._published = False
+        self._hidden = ""
+        """The draft's name while it has one."""
         try:
-            replaced = _status(directory, name)
-            keep = replaced is not None and stat.S_ISREG(replaced.st_mode)
+            before = _status(directory, name)
+            self.replaced = before if before is not None and stat.S_ISREG(before.st_mode) else None
             # Secret until it has the mode of the file it replaces; the umask decides for a new one.
-            mode = 0o600 if keep else 0o666
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self.descriptor = os.open(self._hidden, flags, mode, dir_fd=directory)
+            self.descriptor = self._create(0o600 if self.replaced else 0o666)
         except BaseException:
             os.close(directory)
             raise
@@ -58,8 +65,8 @@ class Draft:
             # Tells `sweep` that somebody is writing; without locks a sweep finds nothing to remove either.
             with suppress(OSError):
                 fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if replaced is not None and keep:
-                _keep_owner_and_mode(self.descriptor, replaced)
+            if self.replaced is not None:
+                _keep_owner_and_mode(self.descriptor, self.replaced)
         except BaseException:
             self.close()
             raise
@@ -78,6 +85,7 @@ class Draft:
             try:
                 copied = os.copy_file_range(source, self.descriptor, min(size, _COPY_PIECE), offset_src=offset)
             except OSError:
+                # Between file systems, or where the kernel cannot; a full disk says so again.
                 piece = os.pread(source, min(size, _READ_PIECE), offset)
                 copied = os.write(self.descriptor, piece)
             if not copied:
@@ -97,11 +105,13 @@ class Draft:
                 raise IsADirectoryKeyError("is a directory", store=self._store, key=self._key)
             if expected is not None and (present is None or version_of(present) != expected):
                 raise VersionMismatchError("the file has changed", store=self._store, key=self._key)
-            if not if_absent or not self._link():
-                if if_absent and present is not None:
-                    raise AlreadyExistsError("the file exists", store=self._store, key=self._key)
-                os.replace(self._hidden, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            self._published = True
+            if if_absent and present is not None:
+                raise AlreadyExistsError("the file exists", store=self._store, key=self._key)
+            try:
+                self._appear(new=if_absent)
+            except FileNotFoundError:
+                message = "the directory was removed while a file in it was written"
+                raise StoreUnavailableError(message, store=self._store, key=self._key) from None
             status = os.fstat(self.descriptor)
         os.fsync(self._directory)
         return status
@@ -109,7 +119,7 @@ class Draft:
     def close(self) -> None:
         """Give the descriptors back; an unpublished draft is removed."""
         try:
-            if not self._published:
+            if self._hidden:
                 os.unlink(self._hidden, dir_fd=self._directory)
         finally:
             os.close(self.descriptor)
@@ -123,37 +133,79 @@ class Draft:
     ) -> None:
         self.close()
 
-    def _link(self) -> bool:
+    def _create(self, mode: int) -> int:
+        try:
+            return os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=self._directory)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                raise
+        hidden = draft_name()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(hidden, flags, mode, dir_fd=self._directory)
+        self._hidden = hidden
+        return descriptor
+
+    def _appear(self, *, new: bool) -> None:
+        if new and self._appear_as_new():
+            return
+        if not self._hidden:
+            hidden = draft_name()
+            self._link(hidden)
+            self._hidden = hidden
+        os.replace(self._hidden, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._hidden = ""
+
+    def _appear_as_new(self) -> bool:
         """Appear by link(2): exclusive also against programs that do not know our lock. False: there are no links."""
         try:
-            os.link(self._hidden, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._link(self._name)
         except FileExistsError:
             raise AlreadyExistsError("the file exists", store=self._store, key=self._key) from None
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if not self._hidden or error.errno not in _NO_LINKS:
                 raise
             return False
-        os.unlink(self._hidden, dir_fd=self._directory)
         return True
 
+    def _link(self, name: str) -> None:
+        if self._hidden:
+            os.link(self._hidden, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        else:
+            os.link(f"/proc/self/fd/{self.descriptor}", name, dst_dir_fd=self._directory, follow_symlinks=True)
 
-def sweep(directory: int) -> bool:
-    """Remove the drafts that a crash left in a directory (nobody holds their lock); whether there were any."""
-    swept = False
+
+def make_link(directory: int, name: str, target: str, *, if_absent: bool, store: str, key: str) -> None:
+    """Make a symbolic link, durably; what is there is replaced in one step, unless `if_absent`."""
+    if not target or "\0" in target:
+        raise InvalidKeyError("a symbolic link needs a target without NUL", store=store, key=key)
+    with locked(directory, store=store):
+        if if_absent and _status(directory, name) is not None:
+            raise AlreadyExistsError("the file exists", store=store, key=key)
+        hidden = draft_name()
+        os.symlink(target, hidden, dir_fd=directory)
+        try:
+            os.replace(hidden, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            os.unlink(hidden, dir_fd=directory)
+            raise
+    os.fsync(directory)
+
+
+def sweep(directory: int) -> None:
+    """Remove what crashed writers left in a directory: nobody holds the lock of it."""
     for name in os.listdir(directory):
         if not is_draft(name):
             continue
-        try:
+        with suppress(OSError):  # published, thrown away or being written meanwhile
+            if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=directory)
+                continue
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(name, dir_fd=directory)
-                swept = True
             finally:
                 os.close(descriptor)
-        except OSError:
-            continue  # published, discarded or being written
-    return swept
 
 
 def _status(directory: int, name: str) -> os.stat_result | None:

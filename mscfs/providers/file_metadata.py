@@ -14,6 +14,9 @@ from mscfs.types import STAMP_KEY, ObjectMetadata, ObjectType, Version, from_ns
 
 ATTRIBUTE = "user.mscfs.metadata"
 _NO_ATTRIBUTES = frozenset({errno.ENOTSUP, errno.ENOSYS})
+_SECOND = 1_000_000_000
+_COARSEST_TIME = 2 * _SECOND
+"""Nanoseconds: FAT counts in steps of two seconds."""
 
 
 def type_of(status: os.stat_result) -> ObjectType | None:
@@ -57,16 +60,26 @@ def describe_path(key: str, place: int) -> ObjectMetadata:
     status = os.fstat(place)
     if stat.S_ISLNK(status.st_mode):
         return describe(key, status, metadata={}, symlink_target=os.readlink("", dir_fd=place))
-    return describe(key, status, metadata=read_metadata(f"/proc/self/fd/{place}"))
+    return describe(key, status, metadata=read_metadata(f"/proc/self/fd/{place}", status))
 
 
-def read_metadata(file: int | str) -> dict[str, str]:
-    """The user metadata of a file; none where it has none, or where somebody else wrote what is no metadata."""
+def read_metadata(file: int | str, status: os.stat_result) -> dict[str, str]:
+    """The user metadata of a file; none where it has none, or where somebody else wrote what is no metadata.
+
+    A stamp that is not true any more is emptied: a copy with another time was changed in place, and must not pass for
+    one that another tool made.
+    """
     try:
         found = json.loads(os.getxattr(file, ATTRIBUTE))
     except (OSError, ValueError):
         return {}
-    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    metadata = {str(name): str(value) for name, value in found.items()}
+    stamped = Version.from_stamp(metadata.get(STAMP_KEY))
+    if stamped and stamped.modified_ns and not _is_kept_as(status.st_mtime_ns, stamped.modified_ns):
+        metadata[STAMP_KEY] = ""
+    return metadata
 
 
 def write_metadata(descriptor: int, metadata: Mapping[str, str]) -> bool:
@@ -87,5 +100,17 @@ def write_metadata(descriptor: int, metadata: Mapping[str, str]) -> bool:
             raise
     stamped = Version.from_stamp(metadata.get(STAMP_KEY))
     if stamped and stamped.modified_ns > 0:
-        os.utime(descriptor, ns=(time.time_ns(), stamped.modified_ns))
+        _set_time(descriptor, stamped.modified_ns)
     return kept
+
+
+def _set_time(descriptor: int, modified_ns: int) -> None:
+    now = time.time_ns()
+    os.utime(descriptor, ns=(now, modified_ns))
+    if os.fstat(descriptor).st_mtime_ns < modified_ns:
+        # A file system with coarse times cut it off, and a copy may not look older than what it is a copy of.
+        os.utime(descriptor, ns=(now, -(-modified_ns // _COARSEST_TIME) * _COARSEST_TIME))
+
+
+def _is_kept_as(kept_ns: int, modified_ns: int) -> bool:
+    return kept_ns == modified_ns or (kept_ns % _SECOND == 0 and 0 < kept_ns - modified_ns < _COARSEST_TIME)

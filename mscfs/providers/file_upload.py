@@ -1,52 +1,74 @@
-"""An upload in parts to a directory: each part a hidden file, put together on completion."""
+"""An upload in parts to a directory: the parts are written into one draft as they come."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from collections.abc import Callable
 
+from mscfs.errors import StorageError
 from mscfs.providers.base import MultipartUpload
+from mscfs.providers.beneath import storage_errors
+from mscfs.providers.file_draft import Draft
 from mscfs.types import ObjectMetadata, Version
 
-Publish = Callable[[Sequence[BinaryIO], bool, Version | None], ObjectMetadata]
+Publish = Callable[[Draft, bool, Version | None], ObjectMetadata]
 
 
 class FileUpload(MultipartUpload):
-    """Parts are unnamed files in `directory` (same disk as the target): a crash leaves nothing of them."""
+    """Parts that were begun in their order are the file already; others are put in order at the end, by the kernel.
 
-    def __init__(self, directory: str, publish: Publish) -> None:
-        self._directory = directory
+    `new_draft` opens another draft for the same key, `publish` lets one appear.
+    """
+
+    def __init__(self, new_draft: Callable[[], Draft], publish: Publish, *, store: str, key: str) -> None:
+        self._new_draft = new_draft
         self._publish = publish
+        self._store = store
+        self._key = key
+        self._draft: Draft | None = new_draft()
         self._lock = threading.Lock()
-        self._parts: dict[int, BinaryIO] = {}
+        self._parts: dict[int, tuple[int, int]] = {}
+        """Offset and size of each part in the draft."""
+        self._end = 0
 
     def put_part(self, number: int, data: bytes | memoryview) -> None:
-        """Write one part; a part sent twice replaces the first."""
-        part = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - closed by complete or abort
-        view = memoryview(data)
-        offset = 0
-        while offset < len(view):
-            offset += os.pwrite(part.fileno(), view[offset:], offset)
+        size = memoryview(data).nbytes
         with self._lock:
-            before = self._parts.get(number)
-            self._parts[number] = part
-        if before is not None:
-            before.close()
+            offset = self._end
+            self._end += size
+            self._parts[number] = (offset, size)
+        with storage_errors(store=self._store, key=self._key):
+            self._opened().write(data, offset)
 
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
-        """Put the parts together, in the order of their numbers."""
-        with self._lock:
-            parts = [self._parts[number] for number in sorted(self._parts)]
-        written = self._publish(parts, if_absent, expected)
+        draft = self._opened()
+        with storage_errors(store=self._store, key=self._key):
+            if self._in_order():
+                done = self._publish(draft, if_absent, expected)
+            else:
+                with self._new_draft() as ordered:
+                    for number in sorted(self._parts):
+                        ordered.append_from(draft.descriptor, *self._parts[number])
+                    done = self._publish(ordered, if_absent, expected)
         self.abort()
-        return written
+        return done
 
     def abort(self) -> None:
-        """Throw the parts away."""
         with self._lock:
-            parts, self._parts = list(self._parts.values()), {}
-        for part in parts:
-            part.close()
+            draft, self._draft = self._draft, None
+        if draft is not None:
+            draft.close()
+
+    def _opened(self) -> Draft:
+        if self._draft is None:
+            raise StorageError("the upload has ended", store=self._store, key=self._key)
+        return self._draft
+
+    def _in_order(self) -> bool:
+        end = 0
+        for number in sorted(self._parts):
+            offset, size = self._parts[number]
+            if offset != end:
+                return False
+            end += size
+        return end == self._end

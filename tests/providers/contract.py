@@ -599,11 +599,14 @@ class ListContract:
 
     def test_list_prefix_may_end_inside_a_name(self, provider: StorageProvider) -> None:
         given = ["a/a", "a/b", "a/b-", "a/b/c", "a/bc", "a/bc/d", "a/c", "ab", "b/a"]
+        if provider.capabilities.real_directories:
+            # A name is a file or a directory.
+            given = [key for key in given if key not in {"a/b", "a/bc"}]
         for key in given:
             provider.put(key, b"1")
         for prefix in ["", "a", "a/", "a/b", "a/b/", "a/bc", "a/bc/d", "a/bcd", "b", "c", "ab/"]:
             assert keys(provider.list(prefix)) == [key for key in sorted(given) if key.startswith(prefix)]
-        assert keys(provider.list("a/b", start_after="a/b-")) == ["a/b/c", "a/bc", "a/bc/d"]
+        assert keys(provider.list("a/b", start_after="a/b-")) == [key for key in given if "a/b-" < key < "a/c"]
 
     def test_list_gives_markers_as_directories(self, provider: StorageProvider) -> None:
         if provider.capabilities.real_directories:
