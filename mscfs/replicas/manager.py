@@ -64,7 +64,7 @@ class ReplicaManager(StorageProvider):
         self._consistency = read_consistency
         self._record_back_fill = record_back_fill or self._wish
         self._confirmed = functools.lru_cache(CONFIRMATIONS_KEPT)(self._confirm)
-        self._sources = Sources(primary, self.replicas, self._is_behind, self._is_current)
+        self._sources = Sources(primary, self.replicas, self.is_behind, self._is_current)
         self.on_wish: Callable[[], None] = _nobody_waits
         """Called after wishes went to the journal: whoever carries them out wakes up."""
 
@@ -227,7 +227,7 @@ class ReplicaManager(StorageProvider):
         return self._of_replicas(
             lambda replica: as_primary(replica.provider.head(key), replica.profile),
             error or NotFoundError("no replica has it", store=self.profile, key=key),
-            but_not=self._is_behind,
+            but_not=self.is_behind,
             key=key,
         )
 
@@ -257,7 +257,7 @@ class ReplicaManager(StorageProvider):
 
     # -- what is known of copies ----------------------------------------------------------------------------------
 
-    def _is_behind(self, profile: str, key: str) -> bool:
+    def is_behind(self, profile: str, key: str) -> bool:
         """Whether a replica's copy must not be believed while the primary does not speak for it.
 
         With `read_consistency: replica` it may be old, but not deleted (W8).

@@ -15,7 +15,10 @@ CopyState = Literal["primary", "fresh", "stale", "missing", "down", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One store's answer. `state` is `unknown` for a replica's copy while the primary cannot be asked."""
+    """One store's answer. A copy of what the primary does not hold is `stale`, also when that holds nothing.
+
+    `unknown`: the primary cannot be asked, and nothing is known against the copy.
+    """
 
     profile: str
     read_priority: int
@@ -45,7 +48,9 @@ def locate(manager: ReplicaManager, key: str) -> list[Placement]:
     served = False
     for replica in manager.replicas:
         state, size, tag, detail = _state(manager, replica.profile, key, wanted)
-        serves = not served and (state == "fresh" or (state == "unknown" and primary.state == "down"))
+        if state == "unknown" and (primary.state == "missing" or manager.is_behind(replica.profile, key)):
+            state = "stale"
+        serves = not served and state in {"fresh", "unknown"}
         served = served or serves
         placements.append(Placement(replica.profile, replica.read_priority, state, serves, size, tag, detail))
     if primary.state == "missing" and all(placement.state in {"missing", "down"} for placement in placements):
