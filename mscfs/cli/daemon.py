@@ -130,6 +130,8 @@ def _wait(process: subprocess.Popen[bytes], reading: int, log: Path) -> None:
         os.close(ended)
     line = os.fsdecode(received).rstrip("\n")
     if line != "ready":
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=ANSWER_TIMEOUT)  # it still writes to its log
         _, exit_code, message = line.split(" ", 2)
         raise StartError(json.loads(message), int(exit_code))
 

@@ -123,7 +123,7 @@ def _end(mountpoint: Path) -> None:
         return
     # Somebody's shell may still stand in it: it is detached all the same, the directory is about to go.
     umount.detach(mountpoint, lazy=True)
-    umount.wait_for_end(record)
+    umount.wait_for_end(record, {})
 
 
 def _wait_for_interrupt() -> None:

@@ -62,7 +62,8 @@ def mount(
     profile: Annotated[
         str, typer.Argument(metavar="PROFILE", help="The profile to mount, as the configuration names it.")
     ],
-    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT", help="An existing directory.")],
+    # A string: typer looks at a Path, and would wait for a mount there that does not answer.
+    mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An existing directory.")],
     *,
     options: Annotated[
         list[str] | None,
@@ -87,7 +88,7 @@ def mount(
         asked = parse_options(",".join(options or []))
         plan = make_plan(
             profile,
-            mountpoint,
+            Path(mountpoint),
             asked,
             read_only=read_only,
             allow_other=allow_other,
@@ -102,6 +103,8 @@ def mount(
         report.error(str(error), error.exit_code)
         raise
     except Exception as error:
+        if foreground:
+            logger.exception("the mount ends because of a bug")
         report.error(f"internal error: {type(error).__name__}: {error}", EXIT_BUG)
         raise
 
@@ -155,10 +158,10 @@ def serve(plan: Plan, report_ready: Callable[[], None], *, verbose: bool = False
 
     Under systemd it tells when it is ready and when it stops (sd_notify(3)).
     """
+    configure_logging(verbose=verbose)
     from mscfs.fuse.session import Mount, MountRequest, run  # noqa: PLC0415 - trio, pyfuse3: only where a mount runs
     from mscfs.telemetry.service import MountService  # noqa: PLC0415
 
-    configure_logging(verbose=verbose)
     systemd = SystemdNotifier()
 
     def announce() -> None:

@@ -36,16 +36,14 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    mountpoint: Annotated[
-        Path | None, typer.Argument(metavar="MOUNTPOINT", help="One mount; else all of them.")
-    ] = None,
+    mountpoint: Annotated[str | None, typer.Argument(metavar="MOUNTPOINT", help="One mount; else all of them.")] = None,
     *,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object for MOUNTPOINT; else a list of such objects.")
     ] = False,
 ) -> None:
     """Show how the mounts are: stores, what they served, what waits for replicas, cache and staging."""
-    records = registry.mounts() if mountpoint is None else [find_mount(mountpoint)]
+    records = registry.mounts() if mountpoint is None else [find_mount(Path(mountpoint))]
     documents = [status_of(record) for record in records]
     if as_json:
         print(json.dumps(documents if mountpoint is None else documents[0], indent=2))  # noqa: T201 - the answer

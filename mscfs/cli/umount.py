@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def umount(
-    mountpoint: Annotated[Path, typer.Argument(metavar="MOUNTPOINT", help="Where it is mounted.")],
+    mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="Where it is mounted.")],
     *,
     lazy: Annotated[
         bool,
@@ -42,17 +42,18 @@ def umount(
     Copies to replicas that still wait are kept and go on at the next mount, or with `mscfs drain PROFILE`.
     A mount whose process was killed is detached.
     """
-    place = real_path(mountpoint)
+    place = real_path(Path(mountpoint))
     entry = mounted_at(place)
     record = registry.find(place)
     if entry is None and record is None:
         raise MountError(f"{place} is not mounted; `mscfs status` lists the mounts")
+    before = _status(record) if record is not None else {}
     if entry is not None:
         if entry.type != MSCFS_TYPE:
             raise MountError(f"{place} is a mount of type {entry.type}, not of mscfs")
         detach(place, lazy=lazy)
     if record is not None and not lazy:
-        wait_for_end(record)
+        wait_for_end(record, before)
         # A mount can lie on a dead one that an earlier kill left there.
         if (below := mounted_at(place)) is not None and below.type == MSCFS_TYPE:
             detach(place)
@@ -69,29 +70,38 @@ def detach(place: Path, *, lazy: bool = False) -> None:
         raise MountError(f"{place} is in use by {shown or 'a program'}: end it, or detach with --lazy") from None
 
 
-def wait_for_end(record: MountRecord) -> None:
-    """Wait until a mount's process has ended, showing what it uploads. Raises MountError when it takes too long."""
+def wait_for_end(record: MountRecord, status: dict[str, Any]) -> None:
+    """Wait until a mount's process has ended, showing what it uploads. `status` is the last that is known.
+
+    Raises MountError when it takes too long.
+    """
     try:
         process = os.pidfd_open(record.pid)
     except ProcessLookupError:
         return
     deadline = time.monotonic() + record.shutdown_timeout + _GRACE
-    unfinished: dict[str, Any] = {}
     try:
         with Console(stderr=True).status("ending the mount") as shown:
             while not select.select([process], [], [], 0.2)[0]:
-                with suppress(MountError):
-                    unfinished = control.request(Path(record.socket), "status", timeout=1.0)
-                    shown.update(_describe(unfinished))
+                status = _status(record) or status
+                shown.update(_describe(status))
                 if time.monotonic() > deadline:
                     raise MountError(
                         f"{record.mountpoint} is unmounted, but its process {record.pid} still works after "
-                        f"{record.shutdown_timeout + _GRACE:g} s ({_describe(unfinished)})"
+                        f"{record.shutdown_timeout + _GRACE:g} s ({_describe(status)})"
                     )
     finally:
         os.close(process)
-    if pending := unfinished.get("journal", {}).get("pending"):
+    if pending := status.get("journal", {}).get("pending"):
         note(f"{pending} journal entries wait: the next mount goes on, or `mscfs drain {record.profile}`")
+
+
+def _status(record: MountRecord) -> dict[str, Any]:
+    """The status document; empty when there is no answer soon."""
+    with suppress(MountError):
+        document: dict[str, Any] = control.request(Path(record.socket), "status", timeout=1.0)
+        return document
+    return {}
 
 
 def _describe(status: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -102,9 +103,8 @@ def test_L1_a_daemon_that_dies_before_it_is_ready(machine):
 def test_L1_a_bug_at_the_start_is_one_line_and_its_traceback_is_in_the_log(machine):
     (machine.root / "broken").mkdir()
     (machine.root / "broken" / "pyfuse3.py").write_text("raise ZeroDivisionError('boom')")
-    variables = {"PYTHONPATH": str(machine.root / "broken"), "MSCFS_DEBUG": "1"}
-    done = machine.run("mount", "data", machine.mountpoint, **variables)
-    assert done.stderr.splitlines()[-1].startswith("mscfs: internal error: ZeroDivisionError: boom")
+    done = machine.run("mount", "data", machine.mountpoint, PYTHONPATH=str(machine.root / "broken"))
+    assert "internal error: ZeroDivisionError: boom" in one_line(done)
     assert done.returncode == 70
     [log] = (machine.root / "state" / "mscfs" / "log").iterdir()
     assert "Traceback" in log.read_text()
@@ -143,8 +143,7 @@ def test_umount_names_who_is_in_the_way(machine):
     machine.mount()
     with (machine.mountpoint / "a").open() as file:
         line = one_line(machine.run("umount", machine.mountpoint))
-        assert "is in use by python" in line
-        assert f"({os.getpid()})" in line
+        assert re.search(rf"is in use by .*\({os.getpid()}\): end it, or detach with --lazy", line)
         assert machine.is_mounted()
         [record] = machine.daemons()
         assert machine.run("umount", "--lazy", machine.mountpoint).returncode == 0
