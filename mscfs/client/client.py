@@ -184,7 +184,8 @@ class StorageClient:
         """The object `path` and all objects below the directory `path`, in key order (UTF-8 bytes), page by page.
 
         Keys after `start_after` up to and including `end_at`. With `include_directories` only what is directly in the
-        directory, sub-directories (keys that end in `/`) included. `prefix` instead of a path: all keys that begin so.
+        directory, sub-directories (keys that end in `/`) included, in the store's own order. `prefix` instead of a
+        path: all keys that begin so.
         """
         if include_directories:
             directory = to_key(path if prefix is None else prefix).rstrip("/")

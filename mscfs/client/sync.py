@@ -236,7 +236,7 @@ class _Run:
 
     def _failed(self, key: str, error: BaseException) -> None:
         reason = error.message if isinstance(error, StorageError) else repr(error)
-        logger.warning("sync of replica %s: %s: %s", self.replica.profile, key, reason)
+        logger.info("sync of replica %s: %s: %s", self.replica.profile, key, reason)
         with self._lock:
             self._counts.failed += 1
             self._failures_in_a_row += 1

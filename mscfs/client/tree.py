@@ -13,7 +13,7 @@ BATCH = 1000
 
 
 def remove_tree(store: StorageProvider, directory: str) -> None:
-    """Remove all objects below `directory` (a key that ends in `/`), then the directories, deepest first.
+    """Remove all objects below `directory` (a key that ends in `/`, or "" for all), then the directories.
 
     Raises the first error after the batch of objects it belongs to; what was removed until then stays removed.
     """
@@ -27,7 +27,8 @@ def remove_tree(store: StorageProvider, directory: str) -> None:
                     if error is not None:
                         raise error
     for emptied in reversed(directories):
-        store.remove_directory(emptied)
+        if emptied:
+            store.remove_directory(emptied)
 
 
 def _split(store: StorageProvider, directory: str, directories: list[str]) -> Iterator[str]:
