@@ -19,6 +19,7 @@ from mscfs.vfs.fetcher import Fetcher, PinnedObject
 from mscfs.vfs.filesystem import Filesystem
 from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.namespace import Namespace
+from mscfs.vfs.prober import Prober
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
 from mscfs.vfs.staging import StagingArea
 from mscfs.vfs.transport import RunBlocking, Transport
@@ -39,6 +40,7 @@ class MountParts:
     namespace: Namespace
     area: StagingArea
     replicator: Replicator
+    prober: Prober
     filesystem: Filesystem
     run_blocking: RunBlocking
 
@@ -81,8 +83,12 @@ def assemble(
     assert journal is not None
     replicator = Replicator(manager, journal, transport, run_blocking, uploaders=uploader_count())
 
+    prober = Prober((manager.primary_source, *manager.replicas), run_blocking)
+
     def on_summary(target: PinnedObject, summary: FetchSummary) -> None:
         _count(manager, summary)
+        for name in summary.errors:
+            prober.suspect(name)
         if not read_only:
             behind = (*summary.missing, *summary.stale)
             replicator.gather(manager.back_fill_wishes(target.key, behind, target.version.size))
@@ -114,7 +120,7 @@ def assemble(
         forget_cached=None if settings.caching_enabled else cache.remove_object,
         on_wishes=replicator.wake,
     )
-    return MountParts(manager, journal, cache, namespace, area, replicator, filesystem, run_blocking)
+    return MountParts(manager, journal, cache, namespace, area, replicator, prober, filesystem, run_blocking)
 
 
 def _count(manager: ReplicaManager, summary: FetchSummary) -> None:

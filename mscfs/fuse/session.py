@@ -140,6 +140,7 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                 with _mounted(mount):
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)
+                    background.start_soon(parts.prober.run)
                     for service in services:
                         background.start_soon(service, mount)
                     await _answer(mount, announce, options.shutdown_timeout)
