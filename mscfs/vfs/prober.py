@@ -1,4 +1,4 @@
-"""Probes: how the daemon learns that a store went down in a worker's hands, and that it came back without being used."""
+"""Probes: the daemon learns which store went down in a worker's hands, and that one came back without being used."""
 
 from __future__ import annotations
 
