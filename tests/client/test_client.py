@@ -314,3 +314,41 @@ def test_exclusive_creation(client):
     with pytest.raises(AlreadyExistsError):
         client.open("k", "xb")
     assert isinstance(client.open("k", "rb"), io.BufferedReader)
+
+
+@pytest.mark.parametrize(
+    ("down", "server"), [((), "near"), (("near",), "far"), (("near", "far"), "data"), (("data",), "near")]
+)
+def test_R3_reads_come_from_the_first_healthy_replica_in_order_then_from_the_primary(world, client, down, server):
+    client.write("k", b"content")
+    world.replicate()
+    stores = {"near": world.near, "far": world.far, "data": world.primary}
+    for name in down:
+        stores[name].fail()
+    for store in stores.values():
+        store.bytes_served = 0
+    reader = world.client()
+    for _ in range(5):
+        assert reader.read("k") == b"content"
+    assert {name for name, store in stores.items() if store.bytes_served} == {server}
+
+
+def test_R6_a_read_wishes_for_every_replica_that_is_missing_or_stale(world, client):
+    client.write("k", b"old")
+    client.sync_replicas(replica_indices=[0])
+    world.journal.forget_replica("near")
+    world.journal.forget_replica("far")
+    MemoryProvider.put(world.primary, "k", b"new")
+    assert world.journal.pending() == 0
+    assert client.read("k") == b"new"
+    assert {name: entry.entries for name, entry in world.journal.lag().items()} == {"near": 1, "far": 1}
+
+
+def test_R6_a_read_only_replica_is_not_back_filled(world):
+    world.read_only = frozenset({"near"})
+    client = world.client()
+    MemoryProvider.put(world.primary, "k", b"content")
+    assert client.read("k") == b"content"
+    assert list(world.journal.lag()) == ["far"]
+    world.replicate()
+    assert world.near.keys() == []
