@@ -124,15 +124,26 @@ def from_code(status: int, code: str) -> _Meaning:
     return StorageError, f"the store refused the request (status {status}{told})"
 
 
+def is_status(error: Exception, status: int) -> bool:
+    """Whether boto3 raised this because the store answered with that HTTP status."""
+    told = error.response["ResponseMetadata"] if isinstance(error, exceptions.ClientError) else {}
+    return told.get("HTTPStatusCode") == status
+
+
 def from_sdk(error: Exception) -> _Meaning | None:
     """The class and the message for what boto3 raises; None for what is none of its errors."""
+    if isinstance(error, exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), StorageError):
+        # Of a source that failed while it was sent.
+        error = error.kwargs["error"]
+    if isinstance(error, StorageError):
+        return type(error), error.message
     if isinstance(error, exceptions.ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         return from_code(status, str(error.response.get("Error", {}).get("Code", "")))
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDeniedError, f"no usable AWS credentials were found ({type(error).__name__})"
     if isinstance(error, exceptions.CredentialRetrievalError | exceptions.MetadataRetrievalError):
-        return StoreUnavailableError, "the AWS credentials cannot be had at present"
+        return StoreUnavailableError, f"the AWS credentials cannot be had ({error.kwargs.get('provider', 'metadata')})"
     if isinstance(error, exceptions.ParamValidationError):
         return UnsupportedError, "this store's metadata are ASCII"
     if isinstance(error, _SILENT):
