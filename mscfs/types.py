@@ -23,7 +23,7 @@ class Version:
 
     size: int
     tag: str
-    """The store's own word for this content: ETag without quotes (S3, GCS, Azure); for `file`, mtime and inode."""
+    """The store's own word for this content: ETag without quotes, generation (GCS), or mtime and inode (`file`)."""
     modified_ns: int = field(default=0, compare=False)
     content_hash: str = field(default="", compare=False)
     """`algorithm:hex` (for example `md5:9e10…`) where the store reports one, else empty."""

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from azure.core.exceptions import HttpResponseError
@@ -36,11 +35,11 @@ from mscfs.providers.azure_metadata import (
 )
 from mscfs.providers.azure_native import native_client
 from mscfs.providers.azure_upload import BlockUpload
-from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
+from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
 from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
-from mscfs.providers.native import NotUnderstoodError
+from mscfs.providers.native import LARGEST_PUT, NotUnderstoodError
 from mscfs.providers.presence import BucketPresence
-from mscfs.providers.sources import open_local, read_parts
+from mscfs.providers.sources import in_memory, read_parts
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 _CONTENT_TYPE = "application/octet-stream"
@@ -71,7 +70,7 @@ class AzureProvider(StorageProvider):
         use_native = options.get("rust_client") is not False and not self._validate
         self._native = native_client(self._connection, self._prefix) if use_native else None
         self._presence = BucketPresence(self.probe)
-        self.identity = f"{self._connection.endpoint}/{container}/{self._prefix}"
+        self.identity = "/".join(part for part in (self._connection.endpoint, container, prefix) if part)
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         if self._native and self._is_named_as_it_is(key) and self._native.serves(key):
@@ -111,9 +110,10 @@ class AzureProvider(StorageProvider):
     ) -> ObjectMetadata:
         self._check_key(key)
         self._check_metadata(metadata)
+        source = in_memory(source, LARGEST_PUT, store=self.profile, key=key)
         if self._native and self._native.takes(key, source, metadata):
             assert isinstance(source, bytes | memoryview)
-            with suppress(NotUnderstoodError):
+            try:
                 return self._native.put(
                     key,
                     source,
@@ -122,6 +122,10 @@ class AzureProvider(StorageProvider):
                     if_absent=if_absent,
                     expected=expected,
                 )
+            except NotUnderstoodError:
+                # It may be stored already: a condition would now be judged by what we wrote ourselves.
+                if if_absent or expected is not None:
+                    raise
         return self._put(key, source, metadata, content_type, if_absent=if_absent, expected=expected)
 
     def start_upload(
@@ -253,16 +257,11 @@ class AzureProvider(StorageProvider):
         expected: Version | None = None,
     ) -> ObjectMetadata:
         upload = self._start_upload(key, metadata, content_type)
+        source = in_memory(source, _SINGLE_PUT, store=self.profile, key=key)
+        if isinstance(source, bytes | memoryview) and len(source) <= _SINGLE_PUT:
+            return upload.put_whole(bytes(source), if_absent=if_absent, expected=expected)
         parts = read_parts(source, self._part_size, store=self.profile, key=key)
-        if self._size(source, key) > _SINGLE_PUT:
-            return upload.put_blocks(parts, if_absent=if_absent, expected=expected)
-        return upload.put_whole(b"".join(parts), if_absent=if_absent, expected=expected)
-
-    def _size(self, source: Source, key: str) -> int:
-        if not isinstance(source, Path):
-            return source_size(source)
-        with open_local(source, store=self.profile, key=key) as (_, size):
-            return size
+        return upload.put_blocks(parts, if_absent=if_absent, expected=expected)
 
     def _start_upload(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> BlockUpload:
         return BlockUpload(

@@ -30,6 +30,7 @@ from mscfs.errors import (
     StoreUnavailableError,
     VersionMismatchError,
 )
+from mscfs.providers.timeouts import native_timeouts, timeouts
 from mscfs.types import Version
 
 _SCOPE = "https://storage.azure.com/.default"
@@ -78,8 +79,9 @@ class AzureConnection:
         self._credentials = credentials
         if credentials is not None and credentials.type not in ("AzureCredentials", "DefaultAzureCredentials"):
             raise ConfigError(f"{credentials.type} gives no credentials for Azure")
-        self.timeout = (float(options.get("connect_timeout", 10)), float(options.get("read_timeout", 60)))
+        self.timeout = timeouts(options)
         """Seconds to connect, and seconds the store may stay silent."""
+        self.native_timeout = native_timeouts(options)
         self.has_tokens = credentials is not None and credentials.type == "DefaultAzureCredentials"
         self._containers: dict[int, ContainerClient] = {}
         self._tokens: Any = None
@@ -169,13 +171,13 @@ class AzureConnection:
         connections = int(self._options.get("max_pool_connections", 64))
         session.mount(self.endpoint, HTTPAdapter(pool_maxsize=connections))
         connect_timeout, read_timeout = self.timeout
-        timeouts = {"connection_timeout": connect_timeout, "read_timeout": read_timeout}
+        waits = {"connection_timeout": connect_timeout, "read_timeout": read_timeout}
         settings: dict[str, Any] = {
-            "transport": RequestsTransport(session=session, **timeouts),
+            "transport": RequestsTransport(session=session, **waits),
             "retry_total": 0,  # the retrying provider around this one repeats calls
             "max_single_get_size": PIECE,
             "max_chunk_get_size": PIECE,
-            **timeouts,
+            **waits,
         }
         try:
             if self._connection_string:

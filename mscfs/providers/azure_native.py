@@ -22,7 +22,7 @@ def native_client(connection: AzureConnection, prefix: str) -> NativeClient:
     def open_store(credentials: Callable[[], Any] | None) -> Any:
         from obstore.store import AzureStore  # noqa: PLC0415 - loaded when first used
 
-        connect_timeout, read_timeout = connection.timeout
+        connect_timeout, read_timeout = connection.native_timeout
         settings: Any = {
             "config": {
                 "endpoint": connection.endpoint,

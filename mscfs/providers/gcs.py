@@ -8,10 +8,8 @@ listings, which carry user metadata here, and everything else go through Google'
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from google.cloud.storage import Blob
@@ -25,14 +23,15 @@ from mscfs.errors import (
     StoreUnavailableError,
     VersionMismatchError,
 )
-from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
+from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
 from mscfs.providers.gcs_connection import PUBLIC_ENDPOINT, GcsConnection
 from mscfs.providers.gcs_native import native_client
-from mscfs.providers.gcs_upload import PARTS_DIRECTORY, ComposedUpload
+from mscfs.providers.gcs_transfer import GcsReader, as_file
+from mscfs.providers.gcs_upload import ComposedUpload, is_part
 from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
-from mscfs.providers.native import NotUnderstoodError
+from mscfs.providers.native import LARGEST_PUT, NotUnderstoodError
 from mscfs.providers.presence import BucketPresence
-from mscfs.providers.sources import open_local, read_pieces
+from mscfs.providers.sources import in_memory
 from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
 
 _PIECE = 4 * MIB
@@ -64,13 +63,12 @@ class GcsProvider(StorageProvider):
             bucket=bucket,
             options=options,
             credentials=credentials,
-            timeout=(float(options.get("connect_timeout", 10)), float(options.get("read_timeout", 60))),
         )
         self._timeout = self._connection.timeout
         self._native = None if options.get("rust_client") is False else native_client(self._connection, self._prefix)
         self._presence = BucketPresence(self.probe)
-        endpoint = self._connection.endpoint
-        self.identity = f"gs://{'' if endpoint == PUBLIC_ENDPOINT else endpoint + '/'}{bucket}/{self._prefix}"
+        place = self._connection.endpoint.removeprefix(PUBLIC_ENDPOINT).rpartition("://")[2]
+        self.identity = "gs://" + "/".join(part for part in (place, bucket, prefix) if part)
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         self._connection.condition(key, expected=expected)
@@ -83,7 +81,7 @@ class GcsProvider(StorageProvider):
                 described = self._describe(blob)
                 wanted = (byte_range or ByteRange(0, described.content_length)).clip(described.content_length)
                 try:
-                    return _GcsReader(self._connection, blob, described, wanted)
+                    return GcsReader(self._connection, blob, described, wanted)
                 except VersionMismatchError:
                     if expected is not None:
                         raise
@@ -107,11 +105,12 @@ class GcsProvider(StorageProvider):
         expected: Version | None = None,
     ) -> ObjectMetadata:
         self._check_key(key)
+        self._connection.condition(key, expected=expected)
+        source = in_memory(source, LARGEST_PUT, store=self.profile, key=key)
         # The native client signs every write: without credentials it would look for some by itself.
         if self._native and not self._connection.anonymous and self._native.takes(key, source, metadata):
             assert isinstance(source, bytes | memoryview)
-            self._connection.condition(key, expected=expected)
-            with suppress(NotUnderstoodError):
+            try:
                 return self._native.put(
                     key,
                     source,
@@ -120,6 +119,10 @@ class GcsProvider(StorageProvider):
                     if_absent=if_absent,
                     expected=expected,
                 )
+            except NotUnderstoodError:
+                # It may be stored already: a condition would now be judged by what we wrote ourselves.
+                if if_absent or expected is not None:
+                    raise
         return self._put(key, source, metadata, content_type, if_absent=if_absent, expected=expected)
 
     def start_upload(
@@ -232,7 +235,7 @@ class GcsProvider(StorageProvider):
         """Raise InvalidKeyError for what the service does not take as a name."""
         name = self._prefix + key
         refused = "\n" in name or "\r" in name or len(name.encode()) > _LONGEST_NAME or name.startswith(_RESERVED)
-        if refused or key.startswith(PARTS_DIRECTORY):
+        if refused or is_part(name):
             raise InvalidKeyError("Google Cloud Storage cannot hold this key", store=self.profile, key=key)
 
     def _new_blob(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> Blob:
@@ -263,7 +266,7 @@ class GcsProvider(StorageProvider):
         condition = self._connection.condition(key, if_absent=if_absent, expected=expected)
         with self._connection.errors(key, if_absent=if_absent):
             blob = self._new_blob(key, metadata, content_type)
-            with _open(source, store=self.profile, key=key) as (file, size):
+            with as_file(source, store=self.profile, key=key) as (file, size):
                 blob.upload_from_file(
                     file,
                     size=size,
@@ -291,11 +294,10 @@ class GcsProvider(StorageProvider):
             )
             for page in listing.pages:
                 for name in page.prefixes:
-                    key = name.removeprefix(self._prefix)
-                    if key != PARTS_DIRECTORY:
-                        yield ObjectMetadata(key, 0, _EPOCH, type="directory")
+                    if not is_part(name):
+                        yield ObjectMetadata(name.removeprefix(self._prefix), 0, _EPOCH, type="directory")
                 for blob in page:
-                    if not blob.name.startswith(self._prefix + PARTS_DIRECTORY):
+                    if not is_part(blob.name):
                         yield self._describe(blob)
 
     def _describe(self, blob: Blob) -> ObjectMetadata:
@@ -315,75 +317,3 @@ class GcsProvider(StorageProvider):
                 storage_class=blob.storage_class,
             )
         )
-
-
-class _GcsReader(ObjectReader):
-    """Reads one generation, range by range. The first is fetched at once, so that its errors are those of `get`."""
-
-    def __init__(self, connection: GcsConnection, blob: Blob, metadata: ObjectMetadata, byte_range: ByteRange) -> None:
-        super().__init__(metadata, byte_range, source=connection.profile)
-        self._connection = connection
-        self._blob = blob
-        self._first = self._fetch(byte_range.offset)
-
-    def _pieces(self) -> Iterator[bytes]:
-        piece, self._first = self._first, b""
-        offset = self.byte_range.offset
-        while piece:
-            yield piece
-            offset += len(piece)
-            piece = self._fetch(offset)
-
-    def _fetch(self, offset: int) -> bytes:
-        end = min(offset + _PIECE, self.byte_range.end)
-        if offset >= end:
-            return b""
-        try:
-            with self._connection.errors(self.metadata.key):
-                fetched: bytes = self._blob.download_as_bytes(
-                    start=offset,
-                    end=end - 1,
-                    raw_download=True,
-                    timeout=self._connection.timeout,
-                    checksum=None,
-                    retry=None,
-                )
-        except NotFoundError as error:
-            # The SDK asks for the generation it knows: the object may be there, this version of it is not.
-            raise VersionMismatchError("the object has changed", store=error.store, key=error.key) from None
-        return fetched
-
-
-class _SourceFile:
-    """A source of pieces as the file the SDK reads from: in order, once."""
-
-    def __init__(self, pieces: Iterator[bytes | memoryview]) -> None:
-        self._pieces = pieces
-        self._gathered = bytearray()
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        while len(self._gathered) < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._gathered += piece
-        data = bytes(memoryview(self._gathered)[:size])
-        del self._gathered[:size]
-        self._position += len(data)
-        return data
-
-    def tell(self) -> int:
-        return self._position
-
-
-@contextmanager
-def _open(source: Source, *, store: str, key: str) -> Iterator[tuple[io.BytesIO | _SourceFile, int]]:
-    """A source as a file, and its size."""
-    if isinstance(source, bytes | memoryview):
-        yield io.BytesIO(source), len(source)
-    elif isinstance(source, Path):
-        with open_local(source, store=store, key=key) as (_, size):
-            yield _SourceFile(read_pieces(source, store=store, key=key)), size
-    else:
-        yield _SourceFile(iter(source)), source_size(source)

@@ -35,6 +35,7 @@ from mscfs.errors import (
     StoreUnavailableError,
     VersionMismatchError,
 )
+from mscfs.providers.timeouts import native_timeouts, timeouts
 from mscfs.types import Version
 
 PUBLIC_ENDPOINT = "https://storage.googleapis.com"
@@ -70,17 +71,19 @@ class GcsConnection:
         bucket: str,
         options: Mapping[str, Any],
         credentials: ProviderConfig | None,
-        timeout: tuple[float, float],
     ) -> None:
         self.profile = profile
         self.bucket_name = bucket
-        self.timeout = timeout
+        self.timeout = timeouts(options)
         """Seconds to connect, and seconds the store may stay silent."""
+        self.native_timeout = native_timeouts(options)
         emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
         if emulator and "://" not in emulator:
             emulator = f"http://{emulator}"
         self.endpoint: str = (options.get("endpoint_url") or emulator or PUBLIC_ENDPOINT).rstrip("/")
-        self.anonymous = bool(options.get("skip_signature")) or (credentials is None and bool(emulator))
+        native = options.get("rust_client")
+        public = options.get("skip_signature") or (isinstance(native, Mapping) and native.get("skip_signature"))
+        self.anonymous = bool(public) or (credentials is None and bool(emulator))
         self._project = options.get("project_id") or os.environ.get("GOOGLE_CLOUD_PROJECT_ID") or None
         self._connections = int(options.get("max_pool_connections", 64))
         self._load = _loader(credentials)

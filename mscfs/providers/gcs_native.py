@@ -20,7 +20,7 @@ def native_client(connection: GcsConnection, prefix: str) -> NativeClient:
     def open_store(credentials: Callable[[], Any] | None) -> Any:
         from obstore.store import GCSStore  # noqa: PLC0415 - loaded when first used
 
-        connect_timeout, read_timeout = connection.timeout
+        connect_timeout, read_timeout = connection.native_timeout
         settings: Any = {
             "client_options": client_options(
                 url=connection.endpoint,

@@ -32,6 +32,11 @@ _THREADS = 8
 _logger = logging.getLogger(__name__)
 
 
+def is_part(name: str) -> bool:
+    """Whether this is the name of a part, below this profile's base path or of a profile within it."""
+    return f"/{PARTS_DIRECTORY}" in f"/{name}"
+
+
 class ComposedUpload(MultipartUpload):
     """One upload. `put_part` may be called from several threads."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mscfs.errors import IntegrityError, StorageError, from_oserror
-from mscfs.providers.base import ObjectReader, Source
+from mscfs.providers.base import ObjectReader, Source, source_size
 
 PIECE_SIZE = 1 << 20
 
@@ -25,6 +25,18 @@ def open_local(path: Path, *, store: str, key: str) -> Iterator[tuple[BinaryIO, 
     except OSError as error:
         kind = type(from_oserror(error))
         raise kind(f"local file {path}: {error.strerror or error}", store=store, key=key) from error
+
+
+def in_memory(source: Source, limit: int, *, store: str, key: str) -> Source:
+    """The bytes of a source that has at most `limit` of them; a longer one as it is."""
+    if isinstance(source, Path):
+        with open_local(source, store=store, key=key) as (_, size):
+            pass
+    else:
+        size = source_size(source)
+    if size > limit or isinstance(source, bytes | memoryview):
+        return source
+    return b"".join(read_pieces(source, store=store, key=key))
 
 
 def read_pieces(source: Source, *, store: str, key: str) -> Iterator[bytes | memoryview]:

@@ -50,7 +50,7 @@ class AzureServer:
 
     def container(self, name: str) -> Any:
         """The SDK's client of a container, for what a test prepares behind the provider's back."""
-        from azure.storage.blob import ContainerClient  # noqa: PLC0415 - only tests of Azure need it
+        from azure.storage.blob import ContainerClient
 
         return ContainerClient.from_connection_string(self.connection(), name, retry_total=0)
 

@@ -31,6 +31,13 @@ CALLS: dict[str, Callable[[StorageProvider], object]] = {
 """Every call that needs the store."""
 
 
+def read_into(got: bytearray, store: StorageProvider, key: str) -> None:
+    """Read an object; what arrived before a failure is in `got`."""
+    with store.get(key) as answer:
+        for piece in answer:
+            got += piece
+
+
 class LongReader(ObjectReader):
     """Another store's long answer, made up while it is read."""
 

@@ -40,9 +40,9 @@ from mscfs.providers.base import StorageProvider
 from mscfs.providers.native import NativeClient
 from mscfs.types import ByteRange, ObjectMetadata, from_ns
 from tests.emulators.azure import ACCOUNT, KEY, AzureServer
-from tests.emulators.broken import Recorder
+from tests.emulators.broken import CuttingProxy, Recorder
 from tests.providers.contract import MIB, ProviderContract, body, keys
-from tests.providers.object_stores import CALLS, LongReader
+from tests.providers.object_stores import CALLS, LongReader, read_into
 
 pytestmark = pytest.mark.emulator
 
@@ -64,6 +64,13 @@ class Container:
         self.profile = profile
         self.name, _, self.prefix = profile["storage_provider"]["options"]["base_path"].partition("/")
         self.client = server.container(self.name)
+
+    def through(self, url: str) -> dict[str, Any]:
+        """The profile of the same container at another URL."""
+        connection = self.server.connection().replace(self.server.url, url)
+        return self.profile | {
+            "credentials_provider": {"type": "AzureCredentials", "options": {"connection": connection}}
+        }
 
     def names(self) -> list[str]:
         return list(self.client.list_blob_names())
@@ -429,6 +436,28 @@ def test_L5_what_the_service_says_is_not_repeated() -> None:
         assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("how", ["cut_after", "stall_after"])
+def test_R5_an_answer_that_breaks_off_is_an_error_and_never_short(
+    container: Container, native: bool, cutting_proxy: Callable[[str], CuttingProxy], how: str
+) -> None:
+    content = os.urandom(9 * MIB)
+    opened(container.profile).put("k", content)
+    proxy = cutting_proxy(container.server.url)
+    provider = opened(container.through(proxy.url), rust_client=native, connect_timeout=0.5, read_timeout=0.5)
+    assert body(provider, "k", ByteRange(0, 10)) == content[:10]
+    getattr(proxy, how)(5 * MIB)
+    got = bytearray()
+    started = time.monotonic()
+    with pytest.raises(StorageError) as caught:
+        read_into(got, provider, "k")
+    assert caught.value.transient
+    assert time.monotonic() - started < 10
+    if how == "stall_after":
+        assert isinstance(caught.value, StoreTimeoutError)
+    assert len(got) < len(content)
+    assert content.startswith(got)
+
+
 # --- credentials -------------------------------------------------------------------------------------------------
 
 
@@ -457,7 +486,7 @@ def test_L5_signed_endpoint_works_and_is_not_told(container: Container, native: 
     provider = opened(container.profile | {"credentials_provider": None}, endpoint_url=url, rust_client=native)
     work(provider)
     assert "sig=" not in provider.identity
-    assert provider.identity == f"{container.server.url}/{container.name}/{container.prefix}/"
+    assert provider.identity == f"{container.server.url}/{container.name}/{container.prefix}"
 
 
 def test_connection_string_with_a_signature(container: Container, native: bool) -> None:

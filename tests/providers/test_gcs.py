@@ -34,9 +34,10 @@ from mscfs.providers.gcs import GcsProvider
 from mscfs.providers.gcs_connection import GcsConnection
 from mscfs.providers.native import NativeClient
 from mscfs.types import ByteRange, ObjectMetadata
+from tests.emulators.broken import CuttingProxy
 from tests.emulators.gcs import GcsServer, private_key
 from tests.providers.contract import MIB, ProviderContract, body, keys
-from tests.providers.object_stores import CALLS, LongReader
+from tests.providers.object_stores import CALLS, LongReader, read_into
 
 pytestmark = pytest.mark.emulator
 
@@ -323,6 +324,28 @@ def test_L5_a_token_service_that_is_down_is_unavailable(bucket: Bucket, native: 
         provider.head("k")
 
 
+@pytest.mark.parametrize("how", ["cut_after", "stall_after"])
+def test_R5_an_answer_that_breaks_off_is_an_error_and_never_short(
+    bucket: Bucket, native: bool, cutting_proxy: Callable[[str], CuttingProxy], how: str
+) -> None:
+    content = os.urandom(9 * MIB)
+    opened(bucket.profile).put("k", content)
+    proxy = cutting_proxy(bucket.server.url)
+    provider = opened(bucket.profile, endpoint_url=proxy.url, rust_client=native, connect_timeout=0.5, read_timeout=0.5)
+    assert body(provider, "k", ByteRange(0, 10)) == content[:10]
+    getattr(proxy, how)(5 * MIB)
+    got = bytearray()
+    started = time.monotonic()
+    with pytest.raises(StorageError) as caught:
+        read_into(got, provider, "k")
+    assert caught.value.transient
+    assert time.monotonic() - started < 10
+    if how == "stall_after":
+        assert isinstance(caught.value, StoreTimeoutError)
+    assert len(got) < len(content)
+    assert content.startswith(got)
+
+
 # --- credentials -------------------------------------------------------------------------------------------------
 
 
@@ -385,7 +408,7 @@ def test_identity_pool_exchanges_the_given_token() -> None:
     config = ProviderConfig(
         "GoogleIdentityPoolCredentialsProvider", {"audience": "//iam/pool", "token_supplier": "given token"}
     )
-    connection = GcsConnection(profile="lake", bucket="b", options={}, credentials=config, timeout=(1, 1))
+    connection = GcsConnection(profile="lake", bucket="b", options={}, credentials=config)
     credentials = connection.credentials()
     assert credentials.retrieve_subject_token(None) == "given token"
     assert "devstorage" in credentials.scopes[0]
@@ -406,7 +429,7 @@ def test_credentials_that_make_no_sense_are_a_config_error(kind: str, options: d
 
 def test_L5_identity_tells_the_place_and_no_secret() -> None:
     public = GcsProvider(options={"base_path": "bucket/some/prefix/"})
-    assert public.identity == "gs://bucket/some/prefix/"
-    assert GcsProvider(options={"base_path": "/bucket"}).identity == "gs://bucket/"
+    assert public.identity == "gs://bucket/some/prefix"
+    assert GcsProvider(options={"base_path": "/bucket"}).identity == "gs://bucket"
     private = GcsProvider(options={"base_path": "bucket", "endpoint_url": "https://gcs.example/"})
-    assert private.identity == "gs://https://gcs.example/bucket/"
+    assert private.identity == "gs://gcs.example/bucket"
