@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from mscfs.cli import daemon, preflight, umount
-from mscfs.cli.demo_story import STORES, DemoError, Story, Telling
+from mscfs.cli.demo_story import STORES, DemoError, Step, Story, Telling
 from mscfs.cli.mount import make_plan, start
 from mscfs.cli.mount_options import MountOptions
 from mscfs.cli.program import examples
@@ -44,6 +46,7 @@ profiles:
 """
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PACE = 1.0
 """Seconds after each step in which a person can read it."""
 
@@ -68,22 +71,33 @@ def demo(
     brings it back. Then the mount is yours to try, until Ctrl-C.
     """
     preflight.check_fuse(allow_other=False)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
     console = Console(highlight=False)
     with _stage(mountpoint) as story:
-        telling = Telling(story, interactive=not once)
-        if not console.is_terminal:
-            story.tell(on_step=lambda step: console.print(telling.line(step)))
-            console.print(telling.status())
-        else:
-            with Live(get_renderable=telling.view, console=console, refresh_per_second=5, transient=False):
-                story.tell(on_step=lambda _: time.sleep(0 if once else _PACE))
-                if not once:
-                    _wait_for_interrupt()
-        if not once and not console.is_terminal:
-            console.print(telling.hints())
-            _wait_for_interrupt()
+        try:
+            _perform(story, console, once=once)
+        except KeyboardInterrupt:
+            if not story.finished:
+                raise
+
+
+def _perform(story: Story, console: Console, *, once: bool) -> None:
+    telling = Telling(story)
+    if console.is_terminal and not once:
+        with Live(get_renderable=telling.view, console=console, refresh_per_second=5):
+            story.tell(on_step=partial(_show, console, telling))
+            threading.Event().wait()
+    story.tell(on_step=lambda step: console.print(telling.line(step)))
+    console.print(Text(), telling.status())
+    if not once:
+        console.print(telling.hints())
+        threading.Event().wait()
+
+
+def _show(console: Console, telling: Telling, step: Step) -> None:
+    console.print(telling.line(step))
+    time.sleep(_PACE)
 
 
 @contextmanager
@@ -111,6 +125,8 @@ def _stage(mountpoint: Path | None) -> Iterator[Story]:
             log = daemon.log_file("demo", plan.mountpoint).read_text(errors="replace")
             raise MountError("\n".join([str(error), *log.splitlines()[-5:]])) from None
         finally:
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it behind
             _end(plan.mountpoint)
     finally:
         shutil.rmtree(directory)
@@ -124,13 +140,6 @@ def _end(mountpoint: Path) -> None:
     # Somebody's shell may still stand in it: it is detached all the same, the directory is about to go.
     umount.detach(mountpoint, lazy=True)
     umount.wait_for_end(record, {})
-
-
-def _wait_for_interrupt() -> None:
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -54,12 +54,11 @@ def _headline(status: MountStatus) -> Text:
 
 
 def _stores(status: MountStatus) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
-    table.add_column("store")
-    table.add_column("role")
-    table.add_column("state")
-    for name in ("reads", "bytes read", "errors", "waiting", "oldest"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
+    for name in ("store", "role", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("reads", "bytes", "errors", "waiting", "oldest"):
+        table.add_column(name, justify="right", no_wrap=True)
     for replica in status.replicas:
         role = f"replica {replica.read_priority}{', read-only' if replica.read_only else ''}"
         waiting = f"{replica.pending:,}" if replica.pending else "-"
@@ -83,9 +82,10 @@ def _common(store: PrimaryStatus | ReplicaStatus, role: str) -> tuple[Renderable
 def _summary(status: MountStatus) -> str:
     cache, staging = status.cache, status.staging
     parts = [
-        f"cache {human_size(cache.bytes)} of {human_size(cache.limit)}, {cache.hits:,} hits, {cache.misses:,} misses",
-        f"{staging.files:,} files ({human_size(staging.bytes)}) to upload",
-        f"{status.journal.pending:,} journal entries",
+        f"cache {human_size(cache.bytes)} of {human_size(cache.limit)}",
+        f"{cache.hits:,} hits, {cache.misses:,} misses",
+        f"{staging.files:,} to upload ({human_size(staging.bytes)})",
+        f"{status.journal.pending:,} in the journal",
     ]
     if status.journal.kept:
         parts.append(f"{status.journal.kept:,} kept by recovery (`mscfs recover`)")
@@ -93,4 +93,4 @@ def _summary(status: MountStatus) -> str:
         parts.append(f"{status.skipped_keys:,} keys left out")
     if status.conflicts:
         parts.append(f"{status.conflicts:,} names both file and directory")
-    return "  " + "; ".join(parts)
+    return "  " + " · ".join(parts)

@@ -1,0 +1,76 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mscfs.cli import demo as demo_module
+from mscfs.cli.demo_story import DemoError, Story
+from mscfs.errors import MountError
+
+pytestmark = pytest.mark.mount
+
+COMMAND = [sys.executable, "-m", "mscfs.cli.main", "demo"]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    return {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "COLUMNS": "100"}
+
+
+def left_behind(tmp_path):
+    mounts = Path("/proc/self/mountinfo").read_text()
+    return [*(tmp_path / "tmp").iterdir(), *[line for line in mounts.splitlines() if str(tmp_path) in line]]
+
+
+def test_the_demo_proves_what_it_says_and_leaves_nothing(tmp_path, environment):
+    done = subprocess.run([*COMMAND, "--once"], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("✓") == 7
+    assert left_behind(tmp_path) == []
+
+
+def test_the_demo_on_a_mountpoint_of_the_users_choice(tmp_path, environment):
+    (tmp_path / "mine").mkdir()
+    done = subprocess.run([*COMMAND, tmp_path / "mine", "--once"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_mount_is_the_users_until_ctrl_c(tmp_path, environment, number):
+    with subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            lines = []
+            while "Ctrl-C" not in (lines[-1] if lines else ""):
+                lines.append(process.stdout.readline())
+                assert lines[-1], "".join(lines)
+            [directory] = (tmp_path / "tmp").iterdir()
+            assert len(list((directory / "mount" / "photos").iterdir())) == 24
+            assert f"  cd {directory}\n" in lines
+            process.send_signal(number)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert left_behind(tmp_path) == []
+
+
+def test_a_demo_that_goes_wrong_says_so_and_leaves_nothing(tmp_path, environment, monkeypatch):
+    def fail(self):
+        raise DemoError("near does not come back")
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):  # the demo changes these in its own process
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr(demo_module.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(demo_module.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(Story, "_near_returns", fail)
+    with pytest.raises(MountError, match=r"^near does not come back"):
+        demo_module.demo(None, once=True)
+    assert left_behind(tmp_path) == []
