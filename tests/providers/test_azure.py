@@ -398,7 +398,7 @@ def test_a_store_that_is_down_is_unavailable(native: bool, closed_url: str, call
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_R9_a_silent_store_times_out(native: bool, silent_url: str, call: Any) -> None:
     profile = {"storage_provider": {"options": {"base_path": "b/p"}}}
-    provider = opened(profile, endpoint_url=silent_url, rust_client=native, connect_timeout=0.5, read_timeout=0.5)
+    provider = opened(profile, endpoint_url=silent_url, rust_client=native, connect_timeout=0.2, read_timeout=0.2)
     started = time.monotonic()
     with pytest.raises(StoreTimeoutError):
         call(provider)
