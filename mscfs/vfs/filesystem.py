@@ -287,12 +287,20 @@ class Filesystem:
         inode = self._table[number]
         if inode.is_directory:
             raise IsADirectoryKeyError("is a directory", key=inode.key)
-        if flags & os.O_ACCMODE != os.O_RDONLY:
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._check_writable()
         direct = bool(flags & os.O_DIRECT)
         if (direct or not self.namespace.is_fresh(inode)) and not await self.namespace.revalidate(inode):
             raise OSError(errno.ESTALE, "the file changed since it was looked up")
-        return self._opened(inode, flags)
+        handle, keep = self._opened(inode, flags)
+        if flags & os.O_TRUNC:
+            # The kernel leaves it to us (FUSE_ATOMIC_O_TRUNC): no setattr follows.
+            try:
+                await self._truncate(inode, 0)
+            except BaseException:
+                await self.release(handle)
+                raise
+        return handle, keep
 
     async def create(self, parent: int, name: str, mode: int, flags: int, owner: Owner) -> tuple[int, bool, Attributes]:
         """Make a file and open it. With O_EXCL the name is taken on the primary now, across hosts (W5)."""

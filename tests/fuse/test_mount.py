@@ -143,6 +143,16 @@ def test_W6_every_pattern_of_writes(make_mount):
     assert behind.read_bytes() == bytes(expected[:50]) + b"mmap bytes" + bytes(expected[60:100]) + bytes(100)
 
 
+def test_W6_overwriting_with_less_leaves_nothing_of_the_old_content(make_mount):
+    m = make_mount(metadata_ttl=0)
+    path, behind = m.path / "a", m.store("primary") / "a"
+    path.write_bytes(b"x" * 10_000)
+    path.write_bytes(b"short")
+    assert path.read_bytes() == behind.read_bytes() == b"short"
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+    assert path.stat().st_size == behind.stat().st_size == 0
+
+
 def test_W7_temp_write_fsync_chmod_rename(make_mount):
     m = make_mount(metadata_ttl=0)
     for round_ in range(3):

@@ -221,6 +221,18 @@ async def test_W5_exclusive_creation_is_decided_at_open(tmp_path):
         assert (w.store("primary") / "mine").read_bytes() == b"pid 1"
 
 
+async def test_W5_an_open_with_o_trunc_replaces_the_file(tmp_path):
+    async with world(tmp_path) as w:
+        put(w.store("primary") / "a", b"version one")
+        handle = await open_file(w, "a", os.O_WRONLY | os.O_TRUNC)
+        assert (await w.fs.lookup(ROOT, "a")).size == 0
+        await w.fs.write(handle, 0, b"two")
+        assert (w.store("primary") / "a").read_bytes() == b"version one"
+        await w.fs.flush(handle)
+        assert (w.store("primary") / "a").read_bytes() == b"two"
+        await w.fs.release(handle)
+
+
 @pytest.mark.parametrize("size", [0, 5, 11, 30])
 async def test_W6_truncate_by_path_up_and_down(tmp_path, size):
     async with world(tmp_path) as w:
