@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from mscfs.config.load import find_profile, parse_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,3 +57,9 @@ def test_the_run_calls_the_commands_of_the_readme():
     ]
     assert "bash .ci/bootstrap --tests || exit 1" in run
     assert re.search(r"check \.venv/bin/pytest$", run, re.MULTILINE)
+
+
+def test_the_configuration_of_the_readme_is_valid():
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    config = parse_config(yaml.safe_load(block))
+    assert [replica.profile for replica in find_profile(config, "training-data").replicas] == ["node-disk", "gcs-copy"]
