@@ -3,7 +3,8 @@
 The XML API has multipart uploads of its own, but they take no precondition (W5), and a resumable upload takes its
 bytes in order only. Composing is atomic, conditional, and takes parts from any thread. The parts live below
 `PARTS_DIRECTORY`, which listings leave out, and are deleted when the upload ends. A crash leaves them there: they
-hold nothing that was acknowledged, and may be deleted at any time.
+hold nothing that was acknowledged, and may be deleted at any time. A bucket with soft delete keeps deleted parts, and
+bills them, for as long as its policy says.
 """
 
 from __future__ import annotations
