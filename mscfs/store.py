@@ -22,7 +22,8 @@ def open_store(config: Config, profile: str, *, record_back_fill: WishSink | Non
     replicas = [
         Replica(
             replica.profile,
-            open_provider(config, replica.profile),
+            # A read that a replica failed goes to the next store, not to the same one a second later.
+            open_provider(config, replica.profile, retry_reads=False),
             read_priority=replica.read_priority,
             read_only=replica.read_only,
             index=index,

@@ -1,0 +1,320 @@
+"""A provider that repeats what failed for a passing reason.
+
+Repeating must not lie. A condition (`if_absent`, `expected`) that fails at the second try may have been met at the
+first, whose answer was lost: then what is stored is compared with what was sent. Sources that cannot be read twice are
+sent once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from mscfs.config.values import RetryConfig
+from mscfs.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    StorageError,
+    StoreMissingError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
+from mscfs.providers.base import MultipartUpload, ObjectReader, Source, Space, StorageProvider
+from mscfs.providers.checksum import Checksum, matches
+from mscfs.providers.sources import read_pieces
+from mscfs.types import ByteRange, ObjectMetadata, Version
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Sleep = Callable[[float], None]
+
+
+class RetryingProvider(StorageProvider):
+    """`inner`, with failed calls repeated as `retry` says: pauses grow, half of each is chance.
+
+    With `retry_reads` false only changes are repeated: whoever has another store to turn to does not want to wait.
+    A read that met a time-out is not repeated in any case, nor is anything when the bucket or base directory is
+    missing. `sleep` takes seconds.
+    """
+
+    def __init__(
+        self, inner: StorageProvider, retry: RetryConfig, *, retry_reads: bool = True, sleep: Sleep = time.sleep
+    ) -> None:
+        self.inner = inner
+        self.profile = inner.profile
+        self.identity = inner.identity
+        self.capabilities = inner.capabilities
+        self._retry = retry
+        self._retry_reads = retry_reads
+        self._sleep = sleep
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
+        answer = self.read(lambda: self.inner.get(key, byte_range, expected=expected))
+        return _RetryingReader(self, key, answer) if self._retry_reads else answer
+
+    def head(self, key: str) -> ObjectMetadata:
+        return self.read(lambda: self.inner.head(key))
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
+        pauses = self._pauses()
+        while True:
+            try:
+                for entry in self.inner.list(prefix, start_after=start_after):
+                    start_after = entry.key
+                    pauses = self._pauses()
+                    yield entry
+            except StorageError as error:
+                self._wait_or_raise(error, pauses, reading=True)
+            else:
+                return
+
+    def list_directory(self, directory: str = "") -> Iterator[ObjectMetadata]:
+        # Its entries have no order to go on from: only what failed before the first one is begun again.
+        first, rest = self.read(lambda: _begin(self.inner.list_directory(directory)))
+        if first is not None:
+            yield first
+            yield from rest
+
+    def has_directory(self, directory: str) -> bool:
+        return self.read(lambda: self.inner.has_directory(directory))
+
+    def head_directory(self, directory: str) -> ObjectMetadata:
+        return self.read(lambda: self.inner.head_directory(directory))
+
+    def probe(self) -> None:
+        """Never repeated: the question is how the store is now."""
+        self.inner.probe()
+
+    def space(self) -> Space | None:
+        return self.read(self.inner.space)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str,
+        source: Source,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        if_absent: bool = False,
+        expected: Version | None = None,
+    ) -> ObjectMetadata:
+        def put() -> ObjectMetadata:
+            return self.inner.put(
+                key, source, metadata=metadata, content_type=content_type, if_absent=if_absent, expected=expected
+            )
+
+        def stored() -> ObjectMetadata | None:
+            sent = Checksum.of(read_pieces(source, store=self.profile, key=key))
+            return self.find_stored(key, [sent], metadata or {}, new=if_absent)
+
+        return put() if isinstance(source, ObjectReader) else self.change(put, stored)
+
+    def start_upload(
+        self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
+    ) -> MultipartUpload:
+        upload = self.change(lambda: self.inner.start_upload(key, metadata=metadata, content_type=content_type))
+        return _RetryingUpload(self, upload, key, metadata or {})
+
+    def copy(
+        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+    ) -> ObjectMetadata:
+        def stored() -> ObjectMetadata | None:
+            with self.get(source, expected=expected) as content:
+                sent = Checksum.of(content)
+            return self.find_stored(target, [sent], content.metadata.metadata or {}, new=True)
+
+        return self.change(
+            lambda: self.inner.copy(source, target, expected=expected, if_absent=if_absent),
+            stored if if_absent else None,
+        )
+
+    def rename(
+        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+    ) -> ObjectMetadata:
+        """A store's own rename is not repeated (afterwards there is no source); a copy and a delete are, each."""
+        if type(self.inner).rename is StorageProvider.rename:
+            return super().rename(source, target, expected=expected, if_absent=if_absent)
+        return self.inner.rename(source, target, expected=expected, if_absent=if_absent)
+
+    def delete(self, key: str, *, expected: Version | None = None) -> None:
+        self.change(lambda: self.inner.delete(key, expected=expected))
+
+    def make_directory(self, directory: str) -> None:
+        self.change(lambda: self.inner.make_directory(directory))
+
+    def remove_directory(self, directory: str) -> None:
+        self.change(lambda: self.inner.remove_directory(directory))
+
+    def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
+        def stored() -> ObjectMetadata | None:
+            present = self.head(key)
+            same_size = expected is None or present.content_length == expected.size
+            return present if same_size and present.metadata == metadata else None
+
+        return self.change(lambda: self.inner.set_metadata(key, metadata, expected=expected), stored)
+
+    def make_symlink(self, key: str, target: str) -> ObjectMetadata:
+        return self.change(lambda: self.inner.make_symlink(key, target))
+
+    def set_posix_attributes(
+        self,
+        key: str,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        modified_ns: int | None = None,
+    ) -> ObjectMetadata:
+        return self.change(
+            lambda: self.inner.set_posix_attributes(key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns)
+        )
+
+    def close(self) -> None:
+        self.inner.close()
+
+    # -- repeating ----------------------------------------------------------------------------------------------
+
+    def read(self, call: Callable[[], Answer]) -> Answer:
+        """The answer of a call that changes nothing."""
+        pauses = self._pauses()
+        while True:
+            try:
+                return call()
+            except StorageError as error:
+                self._wait_or_raise(error, pauses, reading=True)
+
+    def change(
+        self,
+        call: Callable[[], Answer],
+        find: Callable[[], Answer | None] | None = None,
+        doubted: tuple[type[StorageError], ...] = (AlreadyExistsError, VersionMismatchError),
+    ) -> Answer:
+        """The answer of a call that changes something.
+
+        Where a repetition meets an error of the kinds `doubted`, the answer is what, by `find`, the try before did.
+        """
+        pauses = self._pauses()
+        repeated = False
+        while True:
+            try:
+                return call()
+            except StorageError as error:
+                if repeated and find is not None and isinstance(error, doubted) and not error.transient:
+                    found = find()
+                    if found is not None:
+                        return found
+                self._wait_or_raise(error, pauses, reading=False)
+                repeated = True
+
+    def find_stored(
+        self, key: str, sent: Iterable[Checksum], metadata: Mapping[str, str], *, new: bool
+    ) -> ObjectMetadata | None:
+        """The object, when it holds what was sent; None when it does not.
+
+        StoreUnavailableError when it was to be `new` and is empty: then two who wanted to be the first cannot be told
+        apart, and neither may believe that it is.
+        """
+        try:
+            with self.get(key) as content:
+                present = content.metadata
+                kept = all(metadata.get(name) == value for name, value in (present.metadata or {}).items())
+                if not kept or not matches(content, sent):
+                    return None
+        except NotFoundError:
+            return None
+        if new and not present.content_length:
+            message = "the store did not say whether it was us who created this empty object"
+            raise StoreUnavailableError(message, store=self.profile, key=key)
+        return present
+
+    def _pauses(self) -> Iterator[float]:
+        for number in range(self._retry.attempts - 1):
+            pause = self._retry.delay * self._retry.backoff_multiplier**number
+            yield pause * random.uniform(0.5, 1)  # noqa: S311 - chance that spreads load, not a secret
+
+    def _wait_or_raise(self, error: StorageError, pauses: Iterator[float], *, reading: bool) -> None:
+        """Called while `error` is handled."""
+        if not error.transient or isinstance(error, StoreMissingError):
+            raise error
+        if reading and (not self._retry_reads or isinstance(error, StoreTimeoutError)):
+            raise error
+        pause = next(pauses, None)
+        if pause is None:
+            raise error
+        logger.info("trying again in %.1f s: %s", pause, error)
+        self._sleep(pause)
+
+
+class _RetryingReader(ObjectReader):
+    """An answer that is asked for again, in the same version, when it fails before its first bytes.
+
+    Later failures are the reader's: it may know another store to go on with.
+    """
+
+    def __init__(self, provider: RetryingProvider, key: str, answer: ObjectReader) -> None:
+        super().__init__(answer.metadata, answer.byte_range, source=answer.source)
+        self._provider = provider
+        self._key = key
+        self._answer: ObjectReader | None = answer
+
+    def _pieces(self) -> Iterator[bytes | memoryview]:
+        first, rest = self._provider.read(self._begin)
+        if first is not None:
+            yield first
+            yield from rest
+
+    def close(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+    def _begin(self) -> tuple[bytes | memoryview | None, Iterator[bytes | memoryview]]:
+        if self._answer is None:
+            self._answer = self._provider.inner.get(self._key, self.byte_range, expected=self.metadata.version)
+        try:
+            return _begin(iter(self._answer))
+        except StorageError:
+            self.close()
+            raise
+
+
+class _RetryingUpload(MultipartUpload):
+    def __init__(
+        self, provider: RetryingProvider, upload: MultipartUpload, key: str, metadata: Mapping[str, str]
+    ) -> None:
+        self._provider = provider
+        self._upload = upload
+        self._key = key
+        self._metadata = metadata
+        self._sent: dict[int, Checksum] = {}
+
+    def put_part(self, number: int, data: bytes | memoryview) -> None:
+        self._sent[number] = Checksum.of([data])
+        self._provider.change(lambda: self._upload.put_part(number, data))
+
+    def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
+        def find() -> ObjectMetadata | None:
+            sent = [self._sent[number] for number in sorted(self._sent)]
+            return self._provider.find_stored(self._key, sent, self._metadata, new=if_absent)
+
+        # Of an upload that is complete a store says that it knows none: any error but a passing one is doubtful.
+        return self._provider.change(
+            lambda: self._upload.complete(if_absent=if_absent, expected=expected), find, doubted=(StorageError,)
+        )
+
+    def abort(self) -> None:
+        self._provider.change(self._upload.abort)
+
+
+def _begin(items: Iterator[Answer]) -> tuple[Answer | None, Iterator[Answer]]:
+    """The first item, asked for now, and the others."""
+    return next(items, None), items
