@@ -145,6 +145,9 @@ class DirectoryStore(StorageProvider):
     def probe(self) -> None:
         pass
 
+    def close(self) -> None:
+        (self.root / f"closed-by-{os.getpid()}").touch()
+
     def _unused(self, *arguments: Any, **options: Any) -> Any:
         raise NotImplementedError
 

@@ -241,6 +241,45 @@ async def test_R5_a_request_that_kills_its_workers_fails_and_takes_no_other_alon
     assert len(store.requests("k7")) == 3
 
 
+async def test_R5_slow_requests_survive_one_that_kills_their_worker_again_and_again(store, cache):
+    keys = ["poison", "slow0", "slow1", "slow2"]
+    versions = {key: store.put(key, [CONTENT]).version for key in keys}
+    holds = {key: store.hold(key) for key in keys}
+    store.kill("poison", 100)
+    failed = []
+
+    async def fetch(key):
+        try:
+            await pool.fetch(key, versions[key], 0, 4, foreground=True, on_chunk=Chunks())
+        except StoreUnavailableError as error:
+            failed.append(error.key)
+
+    async with running(make_pool(store, cache)) as pool, trio.open_nursery() as nursery:
+        for key in keys:
+            nursery.start_soon(fetch, key)
+            await holds[key].arrival()
+        holds["poison"].release()
+        for _ in range(2):
+            await holds["poison"].arrival()
+            holds["poison"].release()
+        while not failed:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        for key in keys[1:]:
+            holds[key].end()
+    assert failed == ["poison"]
+    assert all(whole(cache, key, versions[key]) == CONTENT for key in keys[1:])
+
+
+async def test_R5_a_chunk_is_announced_once_also_when_only_the_end_of_its_fetch_was_lost(store, cache):
+    version = store.put("a", [CONTENT[: 2 * CHUNK]]).version
+    store.kill("a", 2)
+    async with running(make_pool(store, cache)) as pool:
+        chunks = Chunks()
+        await pool.fetch("a", version, 0, 2, foreground=True, on_chunk=chunks)
+        assert chunks.announced == [0, 1]
+    assert store.requests("a") == [f"0+{2 * CHUNK}", f"{CHUNK}+{CHUNK}", f"{CHUNK}+{CHUNK}"]
+
+
 async def test_W5_an_upload_whose_worker_died_after_it_succeeded_is_a_success(store, cache, tmp_path):
     staged = tmp_path / "staged"
     staged.write_bytes(CONTENT)
@@ -255,25 +294,22 @@ async def test_W5_an_upload_whose_worker_died_after_it_succeeded_is_a_success(st
 
 
 async def test_a_cancelled_call_is_given_up_by_the_worker(store, cache):
-    version = store.put("a", [CONTENT]).version
+    version, other = store.put("a", [CONTENT]).version, store.put("b", [b"data"]).version
     hold = store.hold("a")
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, fetch_threads=2)) as pool:  # one of them for the background
         chunks = Chunks()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: pool.fetch("a", version, 0, 4, foreground=True, on_chunk=chunks))
+            nursery.start_soon(lambda: pool.fetch("a", version, 0, 4, foreground=False, on_chunk=chunks))
             await chunks.wait_for(0)
             nursery.cancel_scope.cancel()
         assert pool.statistics().fetch.busy == 0
-        # The messages of one daemon are received in order: when this is answered, the cancellation has arrived.
-        other = store.put("b", [b"data"]).version
+        # Messages are received in order: when this one is answered, the cancellation has arrived.
         await pool.fetch("b", other, 0, 1, foreground=True, on_chunk=Chunks())
-        hold.release()
-        # One thread stays: when it answers this, it has left the other.
-        async with trio.open_nursery() as nursery:
-            for _ in range(4):
-                nursery.start_soon(lambda: pool.fetch("b", other, 0, 1, foreground=True, on_chunk=Chunks()))
+        hold.end()
+        # And when this one is, the thread for the background has left the cancelled one.
+        await pool.fetch("b", other, 0, 1, foreground=False, on_chunk=Chunks())
         assert chunks.announced == [0]
-        assert cached(cache, "a", version, 2) is None
+        assert cached(cache, "a", version, 1) is None
 
 
 async def test_a_call_cancelled_while_its_worker_is_away_is_forgotten(store, cache):
@@ -411,7 +447,7 @@ async def test_a_frozen_worker_is_killed_and_replaced(store, cache, monkeypatch)
         assert process_of(pool.fetchers) != frozen
 
 
-async def test_leaving_the_pool_ends_the_processes_and_leaves_the_cache_clean(store, cache):
+async def test_leaving_the_pool_closes_the_stores_and_ends_the_processes(store, cache):
     version = store.put("a", [CONTENT]).version
     async with running(make_pool(store, cache)) as pool:
         await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
@@ -419,8 +455,7 @@ async def test_leaving_the_pool_ends_the_processes_and_leaves_the_cache_clean(st
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
-    # Only this process's slot is taken: the workers gave theirs back.
-    assert all(cache._counter.is_dead(slot) for slot in range(1, 5))
+        assert (store.root / f"closed-by-{process}").exists()
 
 
 DAEMON = """
