@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mscfs.cli import config, demo, mount, mount_helper, objects, replicas, status, umount
+from mscfs.cli import config, demo, mount, mount_helper, objects, recover, replicas, status, umount
 from mscfs.cli.program import DEBUG_VARIABLE, run
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ def _options(
         os.environ[DEBUG_VARIABLE] = "1"
 
 
-for commands in (mount, umount, status, objects, replicas, demo):
+for commands in (mount, umount, status, recover, objects, replicas, demo):
     commands.register(app)
 app.add_typer(config.app, name="config")
 

@@ -25,7 +25,8 @@ def test_version():
 
 def test_help_names_every_command():
     shown = mscfs("--help").stdout
-    for command in ("mount", "umount", "status", "drain", "demo", "config", "ls", "cat", "cp", "rm", "info", "where"):
+    commands = "mount umount status drain recover demo config ls cat cp rm info where sync-replicas"
+    for command in commands.split():
         assert f" {command} " in shown
 
 
