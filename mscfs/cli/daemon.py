@@ -17,11 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from mscfs.cli.mount_table import MSCFS_TYPE, mounted_at, probe, unmount
+from mscfs.cli.program import note
 from mscfs.directories import digest, private, state_directory
 from mscfs.errors import MountError
 
-START_TIMEOUT = 60.0
-"""Seconds until a daemon must have reported; it answers the kernel before it does anything slow."""
+START_TIMEOUT = 900.0
+"""Seconds until a daemon must have reported. Mostly it takes one; but first it uploads what a crash left."""
+PATIENCE = 10.0
+"""Seconds after which somebody who waits is told where to look."""
 ANSWER_TIMEOUT = 10.0
 _LARGEST_LOG = 16 << 20
 
@@ -114,10 +117,15 @@ class Report:
 def _wait(process: subprocess.Popen[bytes], reading: int, log: Path) -> None:
     ended = os.pidfd_open(process.pid)
     deadline = time.monotonic() + START_TIMEOUT
+    timeout = PATIENCE
     received = b""
     try:
         while not received.endswith(b"\n"):
-            readable, _, _ = select.select([reading, ended], [], [], max(0.0, deadline - time.monotonic()))
+            readable, _, _ = select.select([reading, ended], [], [], timeout)
+            timeout = max(0.0, deadline - time.monotonic())
+            if not readable and timeout:
+                note(f"still starting; the log is {log}")
+                continue
             if not readable:
                 raise StartError(f"the mount was not ready within {START_TIMEOUT:g} s; its log is {log}")
             data = os.read(reading, 65536) if reading in readable else b""

@@ -84,7 +84,7 @@ def _summary(status: MountStatus) -> str:
     parts = [
         f"cache {human_size(cache.bytes)} of {human_size(cache.limit)}",
         f"{cache.hits:,} hits, {cache.misses:,} misses",
-        f"{staging.files:,} to upload ({human_size(staging.bytes)})",
+        f"{staging.files:,} to upload" + (f" ({human_size(staging.bytes)})" if staging.files else ""),
         f"{status.journal.pending:,} in the journal",
     ]
     if status.journal.kept:
