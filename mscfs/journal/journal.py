@@ -239,8 +239,11 @@ class Journal:
     # -- uploads ------------------------------------------------------------------------------------------------
 
     def begin_upload(self, key: str, staging: Path, mode: UploadMode, base: Version | None) -> int:
-        """Record staged content before it is sent. Returns the row to finish."""
-        with self._database.transaction() as connection:
+        """Record staged content before it is sent. Returns the row to finish.
+
+        Survives kill -9, not a power cut: nothing was acknowledged yet. `keep_upload` makes it last.
+        """
+        with self._database.transaction(durable=False) as connection:
             cursor = connection.execute(
                 "INSERT INTO uploads (key, staging, mode, base, created, owner) VALUES (?, ?, ?, ?, ?, ?)",
                 (_blob(key), os.fsencode(staging), mode, _stamp(base), self._clock(), process_token()),
@@ -249,9 +252,11 @@ class Journal:
 
     def finish_upload(self, upload: int, wishes: Iterable[Wish]) -> None:
         """The primary holds it: the upload goes and the wishes to replicate come, in one step (W2)."""
-        with self._database.transaction() as connection:
+        wishes = list(wishes)
+        # A finish without wishes that a power cut takes back is found out by comparing with the primary.
+        with self._database.transaction(durable=bool(wishes)) as connection:
             connection.execute("DELETE FROM uploads WHERE id = ?", (upload,))
-            self._insert_wishes(connection, list(wishes))
+            self._insert_wishes(connection, wishes)
 
     def drop_upload(self, upload: int) -> None:
         """Forget an upload that will not be sent (its error was reported, its content is still staged or given up)."""
@@ -259,7 +264,7 @@ class Journal:
             connection.execute("DELETE FROM uploads WHERE id = ?", (upload,))
 
     def keep_upload(self, upload: int, problem: str) -> None:
-        """Keep staged content that may not be sent by itself: a person decides (`mscfs status` shows it)."""
+        """Keep staged content whose upload failed, durably. With a `problem` a person decides, else the next mount."""
         with self._database.transaction() as connection:
             connection.execute("UPDATE uploads SET problem = ? WHERE id = ?", (problem, upload))
 

@@ -74,9 +74,7 @@ class Uploads:
                 expected=staging.base if staging.mode == "update" else None,
             )
         except StorageError as error:
-            if not error.transient:
-                # Only a person can tell what should become of it: the store will say the same again.
-                await self._run_blocking(self._journal.keep_upload, begun.row, str(error))
+            await self._run_blocking(self._keep, begun, staging, error)
             raise
         written = await self._run_blocking(self._finish, begun, written, inode.overrides)
         staging.row = None
@@ -86,8 +84,15 @@ class Uploads:
         inode.cached_version = written.version.token
         self._on_wishes()
 
-    def _begin(self, key: str, known: ObjectMetadata | None, staging: StagingFile) -> _Begun:
+    def _keep(self, begun: _Begun, staging: StagingFile, error: StorageError) -> None:
+        """The upload failed: from now on the staged content is the only one, so it must outlive the machine."""
         staging.sync()
+        # Where the store would say the same again, only a person can tell what should become of it.
+        self._journal.keep_upload(begun.row, "" if error.transient else str(error))
+
+    def _begin(self, key: str, known: ObjectMetadata | None, staging: StagingFile) -> _Begun:
+        # Nothing is forced to disk here: it would cost more than the upload, and until this is acknowledged only a
+        # crash of the process, which the page cache survives, is covered (W4).
         if staging.row is None:
             staging.row = self._journal.begin_upload(key, staging.path, staging.mode, staging.base)
         metadata = known.metadata if known is not None else None
