@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -87,6 +88,7 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
     start; nothing stays mounted then. Ends within `shutdown_timeout` of being told to, whatever the stores do (L2);
     what could not be uploaded by then stays staged for the next mount.
     """
+    _raise_descriptor_limit()
     try:
         trio.run(_serve, request, announce, services)
     except BaseExceptionGroup as group:
@@ -95,6 +97,12 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
             raise
         # What stopped the mount, without the nurseries it came through.
         raise _first(refusals) from group
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all descriptors we may have: each chunk that a handle keeps mapped costs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _first(group: BaseExceptionGroup[MscfsError]) -> MscfsError:
