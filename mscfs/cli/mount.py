@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from sdnotify import SystemdNotifier
 
-from mscfs.cli import daemon, preflight
+from mscfs.cli import completion, daemon, preflight
 from mscfs.cli.mount_options import MountOptions, apply_overrides, parse_options
 from mscfs.cli.program import EXIT_BUG, examples, note
 from mscfs.config.load import check_config, find_profile
@@ -60,7 +60,12 @@ def register(app: typer.Typer) -> None:
 
 def mount(
     profile: Annotated[
-        str, typer.Argument(metavar="PROFILE", help="The profile to mount, as the configuration names it.")
+        str,
+        typer.Argument(
+            metavar="PROFILE",
+            help="The profile to mount, as the configuration names it.",
+            autocompletion=completion.profiles,
+        ),
     ],
     # A string: typer looks at a Path, and would wait for a mount there that does not answer.
     mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An existing directory.")],

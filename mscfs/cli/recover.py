@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mscfs.cli import completion
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.program import examples, note, printable
 from mscfs.cli.status_view import human_size
@@ -27,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def recover(
-    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="The profile it was written to.")],
+    profile: Annotated[
+        str,
+        typer.Argument(metavar="PROFILE", help="The profile it was written to.", autocompletion=completion.profiles),
+    ],
     *,
     save: Annotated[
         str | None, typer.Option("--save", metavar="DIRECTORY", help="Move it there, and forget it here.")

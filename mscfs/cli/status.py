@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from mscfs.cli import completion
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.mount_table import real_path
 from mscfs.cli.program import examples, printable
@@ -36,7 +37,12 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    mountpoint: Annotated[str | None, typer.Argument(metavar="MOUNTPOINT", help="One mount; else all of them.")] = None,
+    mountpoint: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MOUNTPOINT", help="One mount; else all of them.", autocompletion=completion.mountpoints
+        ),
+    ] = None,
     *,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object for MOUNTPOINT; else a list of such objects.")
@@ -56,7 +62,14 @@ def status(
 
 
 def drain(
-    target: Annotated[str, typer.Argument(metavar="MOUNTPOINT|PROFILE", help="A mount, or a profile.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MOUNTPOINT|PROFILE",
+            help="A mount, or a profile.",
+            autocompletion=completion.profiles_and_mountpoints,
+        ),
+    ],
     *,
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="Give up after this long; else never.")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from mscfs.cli import completion
 from mscfs.cli.mount_table import MSCFS_TYPE, BusyError, holders, mounted_at, probe, real_path, unmount
 from mscfs.cli.program import examples, note
 from mscfs.errors import MountError
@@ -30,7 +31,9 @@ def register(app: typer.Typer) -> None:
 
 
 def umount(
-    mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="Where it is mounted.")],
+    mountpoint: Annotated[
+        str, typer.Argument(metavar="MOUNTPOINT", help="Where it is mounted.", autocompletion=completion.mountpoints)
+    ],
     *,
     lazy: Annotated[
         bool,

@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -94,3 +95,12 @@ def test_success():
 def test_L5_nothing_from_a_store_can_write_to_the_terminal():
     assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
     assert printable("naïve 文") == "naïve 文"
+
+
+def test_the_shell_completes_profiles(tmp_path):
+    provider = {"storage_provider": {"type": "file", "options": {"base_path": "/srv"}}}
+    (tmp_path / "c.json").write_text(json.dumps({"profiles": {"data": provider, "dark": provider, "other": provider}}))
+    variables = {"_MSCFS_COMPLETE": "complete_bash", "COMP_WORDS": "mscfs mount da", "COMP_CWORD": "2"}
+    assert mscfs(MSC_CONFIG=str(tmp_path / "c.json"), **variables).stdout.split() == ["dark", "data"]
+    broken = mscfs(MSC_CONFIG=str(tmp_path / "none"), **variables)
+    assert (broken.stdout.split(), broken.stderr) == ([], "")
