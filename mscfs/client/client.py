@@ -44,8 +44,7 @@ class StorageClient:
 
     Reads come from the first healthy replica that holds the primary's version, else from the primary. Writes return
     when the primary holds the bytes and the wish to replicate them is on disk; background threads carry the wishes
-    out. They never hold up the end of the program: what is left waits in the journal for the next program, a mount, or
-    `drain`.
+    out until the program ends: what is left waits in the journal for the next program, a mount, or `drain`.
 
     Paths are keys, with or without a leading `/`. All methods raise subclasses of `mscfs.errors.MscfsError`, those for
     missing and existing keys and for denied access are also FileNotFoundError, FileExistsError and PermissionError.

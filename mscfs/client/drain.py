@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mscfs.client.interruption import Interruption
 from mscfs.client.replicator import Shares, carry_out, upload_threads
 from mscfs.errors import StorageError
 from mscfs.journal import ClaimedWish, Journal
@@ -84,7 +85,8 @@ class _Drain:
     """Failed wishes stay claimed, so that nobody else tries them at the same time, and are given back at the end."""
 
     def __init__(self, manager: ReplicaManager, journal: Journal, threads: int) -> None:
-        self._manager = manager
+        self._interruption = Interruption()
+        self._manager = self._interruption.over(manager)
         self._journal = journal
         self._threads = threads
         self._shares = Shares(manager, threads)
@@ -105,7 +107,7 @@ class _Drain:
         """Work until there is nothing left to try, or until the deadline on the monotonic clock."""
         for _ in range(self._threads):
             self._alive += 1
-            # Daemons: a store that does not answer must hold up neither this call nor the program's end.
+            # Daemons: a store that does not answer must hold up neither this call nor, for long, the program's end.
             threading.Thread(target=self._serve, name="mscfs-drain", daemon=True).start()
         while True:
             with self._changed:
@@ -195,7 +197,8 @@ class _Drain:
 
     def _work(self, wish: ClaimedWish) -> None:
         try:
-            moved = carry_out(self._manager, wish).bytes
+            with self._interruption.step():
+                moved = carry_out(self._manager, wish).bytes
         except StorageError as error:
             self._failed(wish, str(error), again=error.transient)
         except Exception as error:  # noqa: BLE001 - a bug must cost this one copy, not the drain

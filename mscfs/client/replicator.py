@@ -1,8 +1,8 @@
 """Carrying out wishes: a bounded pool of threads that lives as long as there is something to do.
 
 Nothing depends on the threads: a wish is in the journal before anybody is woken, and stays there until it is carried
-out. So they may die with the process at any moment (they never hold up its exit), and a forked child, which has none,
-makes its own.
+out. So they may die with the process at any moment, its end interrupts them, and a forked child, which has none, makes
+its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from mscfs.client.interruption import Interruption
 from mscfs.errors import ConfigError, StorageError
 from mscfs.journal import ClaimedWish, Journal
 from mscfs.replicas.manager import ReplicaManager
@@ -74,7 +75,8 @@ class Replicator:
     def __init__(
         self, manager: ReplicaManager, journal: Journal, *, threads: int, idle_seconds: float = IDLE_SECONDS
     ) -> None:
-        self._manager = manager
+        self._interruption = Interruption()
+        self._manager = self._interruption.over(manager)
         self._journal = journal
         self._most = threads
         self._idle_seconds = idle_seconds
@@ -174,8 +176,13 @@ class Replicator:
 
     def _work(self, wish: ClaimedWish) -> None:
         try:
-            carry_out(self._manager, wish)
+            with self._interruption.step():
+                carry_out(self._manager, wish)
         except StorageError as error:
+            if self._interruption.happened:
+                self._journal.release(wish)
+                self._stopped = True
+                return
             pause = self._journal.postpone(wish, str(error))
             level = logging.INFO if error.transient else logging.WARNING
             logger.log(level, "replica %s: %s: tried again in %.0f s", wish.replica, error, pause)

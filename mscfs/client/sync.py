@@ -13,6 +13,7 @@ from itertools import chain, takewhile
 from queue import Queue
 from typing import IO
 
+from mscfs.client.interruption import Interruption
 from mscfs.client.replicator import upload_threads
 from mscfs.errors import ReadOnlyError, StorageError, StoreMissingError, SyncError, UsageError
 from mscfs.replicas.diff import Difference, compare, decide
@@ -78,12 +79,14 @@ def sync_replicas(
     Raises UsageError for a replica that does not exist, ReadOnlyError for one that may not be written to, and, after
     all the rest was done, SyncError when anything failed.
     """
+    interruption = Interruption()
+    manager = interruption.over(manager)
     replicas = _chosen(manager, replica_indices)
     workers = num_workers if num_workers is not None else upload_threads()
     if workers < 1:
         raise UsageError(f"num_workers is {workers}: at least one is needed")
     share = max(1, workers // max(1, len(replicas)))
-    runs = [_Run(manager, replica, share, dryrun=dryrun, on_progress=on_progress) for replica in replicas]
+    runs = [_Run(manager, replica, share, interruption, dryrun=dryrun, on_progress=on_progress) for replica in replicas]
     threads = [
         threading.Thread(
             target=partial(run.run, source_path, delete=delete_unmatched_files), name="mscfs-sync", daemon=True
@@ -139,12 +142,20 @@ class _Run:
     """One replica: two listings feed workers; what only the replica has is looked at when both are complete."""
 
     def __init__(
-        self, manager: ReplicaManager, replica: Replica, workers: int, *, dryrun: bool, on_progress: OnProgress | None
+        self,
+        manager: ReplicaManager,
+        replica: Replica,
+        workers: int,
+        interruption: Interruption,
+        *,
+        dryrun: bool,
+        on_progress: OnProgress | None,
     ) -> None:
         self.replica = replica
         self.failures: list[tuple[str, str, str]] = []
         self._manager = manager
         self._workers = workers
+        self._interruption = interruption
         self._dryrun = dryrun
         self._on_progress = on_progress
         self._counts = _Counts()
@@ -163,7 +174,7 @@ class _Run:
     def run(self, path: str, *, delete: bool) -> None:
         """All of it. What fails is recorded, never raised."""
         try:
-            with tempfile.TemporaryFile() as unmatched:
+            with self._interruption.step(), tempfile.TemporaryFile() as unmatched:
                 self._work_on(self._listed(path, unmatched))
                 if delete:
                     # Not before both listings are complete: one that breaks off must not delete anything.
@@ -181,7 +192,7 @@ class _Run:
 
     def _work_on(self, differences: Iterable[Difference]) -> None:
         queue: Queue[Difference | None] = Queue(self._workers * 4)
-        # Daemons: a store that does not answer must not hold up the end of an interrupted program.
+        # Daemons: a store that does not answer must not hold up the end of an interrupted program for long.
         threads = [
             threading.Thread(target=self._serve, args=(queue,), name="mscfs-sync-worker", daemon=True)
             for _ in range(self._workers)
@@ -204,7 +215,8 @@ class _Run:
             if self._stopped.is_set():
                 continue
             try:
-                self._reconcile(difference)
+                with self._interruption.step():
+                    self._reconcile(difference)
             except BaseException as error:  # noqa: BLE001 - a worker that died would leave its objects undone in silence
                 self._failed(difference.key, error)
 
