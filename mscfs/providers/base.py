@@ -211,7 +211,9 @@ class StorageProvider(ABC):
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
         """All objects whose key starts with `prefix`, in UTF-8 byte order, streamed page by page.
 
-        Directory markers are given with type `directory` and a key that ends in `/`; real directories are not.
+        Directory markers are given with type `directory` and a key that ends in `/`; real directories are not. Keys
+        that cannot be paths (contract N2) never make a listing fail: object stores and memory give them as they are,
+        a directory cannot hold them.
         """
 
     @abstractmethod

@@ -29,7 +29,7 @@ from mscfs.providers.file_metadata import describe, describe_path, read_metadata
 from mscfs.providers.file_reader import FileReader
 from mscfs.providers.file_upload import FileUpload
 from mscfs.providers.sources import read_pieces
-from mscfs.types import ByteRange, ObjectMetadata, Version
+from mscfs.types import STAMP_KEY, ByteRange, ObjectMetadata, Version
 
 log = logging.getLogger(__name__)
 
@@ -353,7 +353,8 @@ class FileProvider(StorageProvider):
         now = time.time_ns()
         os.utime(draft.descriptor, ns=(now, now))
         self._write_metadata(draft.descriptor, metadata or {})
-        status = draft.publish(if_absent=if_absent, expected=expected)
+        keeps_time = STAMP_KEY in (metadata or {})
+        status = draft.publish(if_absent=if_absent, expected=expected, keeps_time=keeps_time)
         return describe(key, status, metadata=read_metadata(draft.descriptor, status))
 
     def _link(self, key: str, target: str, *, if_absent: bool) -> ObjectMetadata:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -22,9 +23,13 @@ from mscfs.errors import (
 from mscfs.providers.beneath import DRAFT_PREFIX, DRAFT_SUFFIX, is_draft, locked
 from mscfs.types import Version
 
+COARSEST_TIME = 2_000_000_000
+"""Nanoseconds: FAT counts in steps of two seconds."""
+
 _COPY_PIECE = 64 << 20
 _READ_PIECE = 1 << 20
 _NO_UNNAMED_FILES = frozenset({errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+_FUTURE = 3600 * 1_000_000_000
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS})
 
 
@@ -34,7 +39,7 @@ def draft_name() -> str:
 
 
 def version_of(status: os.stat_result) -> Version:
-    """The identity of a file: every replacement has another inode or time, every change in place another time."""
+    """The identity of a file: a replacement has another inode and a later time, a change in place a later time."""
     return Version(status.st_size, f"{status.st_mtime_ns:x}-{status.st_ino:x}", status.st_mtime_ns)
 
 
@@ -93,10 +98,13 @@ class Draft:
             offset += copied
             size -= copied
 
-    def publish(self, *, if_absent: bool = False, expected: Version | None = None) -> os.stat_result:
+    def publish(
+        self, *, if_absent: bool = False, expected: Version | None = None, keeps_time: bool = False
+    ) -> os.stat_result:
         """Make the file appear under its name, durably, and return its status.
 
-        AlreadyExistsError, VersionMismatchError: conditions as in `StorageProvider.put`; nothing has changed then.
+        Unless it `keeps_time`, it becomes later than the file it replaces, if only by a little. AlreadyExistsError,
+        VersionMismatchError: conditions as in `StorageProvider.put`; nothing has changed then.
         """
         os.fsync(self.descriptor)
         with locked(self._directory, store=self._store):
@@ -107,6 +115,8 @@ class Draft:
                 raise VersionMismatchError("the file has changed", store=self._store, key=self._key)
             if if_absent and present is not None:
                 raise AlreadyExistsError("the file exists", store=self._store, key=self._key)
+            if present is not None and not keeps_time:
+                _make_later(self.descriptor, present.st_mtime_ns)
             try:
                 self._appear(new=if_absent)
             except FileNotFoundError:
@@ -222,3 +232,19 @@ def _keep_owner_and_mode(descriptor: int, replaced: os.stat_result) -> None:
         with suppress(PermissionError):
             os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode) & 0o777)
+
+
+def _make_later(descriptor: int, replaced_ns: int) -> None:
+    """Give a file a time after that of the file it replaces, where clock or file system make them equal.
+
+    Inodes are used again: two versions of one name must not share their time as well.
+    """
+    now = time.time_ns()
+    if replaced_ns > now + _FUTURE:
+        return  # somebody's choice; not to be carried on
+    for step in (0, 1, COARSEST_TIME):
+        if step:
+            os.utime(descriptor, ns=(now, replaced_ns + step))
+            os.fsync(descriptor)
+        if os.fstat(descriptor).st_mtime_ns > replaced_ns:
+            return

@@ -9,14 +9,12 @@ import stat
 import time
 from collections.abc import Mapping
 
-from mscfs.providers.file_draft import version_of
+from mscfs.providers.file_draft import COARSEST_TIME, version_of
 from mscfs.types import STAMP_KEY, ObjectMetadata, ObjectType, Version, from_ns
 
 ATTRIBUTE = "user.mscfs.metadata"
 _NO_ATTRIBUTES = frozenset({errno.ENOTSUP, errno.ENOSYS})
 _SECOND = 1_000_000_000
-_COARSEST_TIME = 2 * _SECOND
-"""Nanoseconds: FAT counts in steps of two seconds."""
 
 
 def type_of(status: os.stat_result) -> ObjectType | None:
@@ -109,8 +107,8 @@ def _set_time(descriptor: int, modified_ns: int) -> None:
     os.utime(descriptor, ns=(now, modified_ns))
     if os.fstat(descriptor).st_mtime_ns < modified_ns:
         # A file system with coarse times cut it off, and a copy may not look older than what it is a copy of.
-        os.utime(descriptor, ns=(now, -(-modified_ns // _COARSEST_TIME) * _COARSEST_TIME))
+        os.utime(descriptor, ns=(now, -(-modified_ns // COARSEST_TIME) * COARSEST_TIME))
 
 
 def _is_kept_as(kept_ns: int, modified_ns: int) -> bool:
-    return kept_ns == modified_ns or (kept_ns % _SECOND == 0 and 0 < kept_ns - modified_ns < _COARSEST_TIME)
+    return kept_ns == modified_ns or (kept_ns % _SECOND == 0 and 0 < kept_ns - modified_ns < COARSEST_TIME)

@@ -165,9 +165,14 @@ class MemoryProvider(StorageProvider):
             self._space.remove(directory)
 
     def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
-        found = self._find(key)
-        content_type = found.metadata.content_type
-        return self._store(key, found.body, metadata, content_type, expected=expected or found.metadata.version)
+        while True:
+            found = self._find(key)
+            content_type = found.metadata.content_type
+            try:
+                return self._store(key, found.body, metadata, content_type, expected=expected or found.metadata.version)
+            except VersionMismatchError:
+                if expected is not None:
+                    raise  # else somebody was faster: his object gets the metadata
 
     def make_symlink(self, key: str, target: str) -> ObjectMetadata:
         return self.put(key, b"", metadata=symlink_metadata(target))

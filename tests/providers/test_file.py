@@ -584,6 +584,28 @@ class TestChanges:
         tokens = [provider.put("k", b"1").version.token for _ in range(200)]
         assert len(set(tokens)) == len(tokens)
 
+    def test_overwrites_on_a_file_system_with_coarse_times_never_share_a_version(
+        self, provider: StorageProvider, base: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.utime
+
+        def coarse(path: int, *, ns: tuple[int, int]) -> None:
+            real(path, ns=(ns[0], ns[1] // 1_000_000_000 * 1_000_000_000))
+
+        monkeypatch.setattr(os, "utime", coarse)
+        tokens = [provider.put("k", b"1").version.token for _ in range(20)]
+        assert len(set(tokens)) == len(tokens)
+
+    def test_a_time_far_in_the_future_is_not_carried_on(self, provider: StorageProvider, base: Path) -> None:
+        provider.put("k", b"1")
+        future = 4_000_000_000_000_000_000
+        os.utime(base / "k", ns=(future, future))
+        assert provider.put("k", b"2").modified_ns < future
+
+    def test_a_copy_of_an_older_version_keeps_its_time(self, provider: StorageProvider) -> None:
+        provider.put("k", b"1", metadata=stamp(OLD))
+        assert provider.put("k", b"2", metadata=stamp(OLD - 5)).modified_ns == OLD - 5
+
     def test_W5_increments_by_threads_and_processes_are_never_lost(self, provider: StorageProvider, base: Path) -> None:
         provider.put("n", b"0")
         workers = [multiprocessing.get_context("fork").Process(target=_increment, args=(base, 15)) for _ in range(2)]
