@@ -286,9 +286,10 @@ class StorageClient:
 
     def close(self) -> None:
         """Give connections and threads back. Waits for nothing and loses nothing; the next call opens them again."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None or process.pid != os.getpid():
             return
+        self._process = None
         if process.replicator is None:
             process.store.close()
         else:

@@ -261,6 +261,24 @@ def test_cp_from_a_pipe(stores, tmp_path):
     assert (stores.store("primary") / "piped").read_bytes() == b"content"
 
 
+def test_cp_and_sync_show_how_far_they_are_at_a_terminal(stores, tmp_path):
+    for arguments in (["cp", "-r", "data:d", tmp_path / "tree"], ["sync-replicas", "data"]):
+        ours, theirs = pty.openpty()
+        done = subprocess.run(
+            [sys.executable, "-m", "mscfs.cli.main", *map(str, arguments)],
+            env={**stores.environment, "TERM": "xterm"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            timeout=60,
+            check=False,
+        )
+        os.close(theirs)
+        shown = os.read(ours, 1 << 16)
+        os.close(ours)
+        assert done.returncode == 0, shown
+        assert b"copying" in shown or b"copied" in shown
+
+
 # -- rm -------------------------------------------------------------------------------------------------------------
 
 
