@@ -37,17 +37,13 @@ _ATTEMPTS = 10
 _INEXPRESSIBLE = re.compile(r"[\x00-\x1f\x7f]|(^|/)\.{0,2}(/|$)")
 """Names that object_store's `Path` refuses or changes: control characters; empty, `.` and `..` as a segment."""
 
-_HEADERS = frozenset(
-    {
-        "content-disposition",
-        "content-encoding",
-        "content-language",
-        "content-type",
-        "cache-control",
-        "storage-class",
-    }
-)
-"""Attributes that are not user metadata, in lower case."""
+_HEADERS = {
+    *("Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type"),
+    *("Cache-Control", "Storage-Class"),
+}
+"""Attributes that are not user metadata, as obstore spells them in answers. It takes them in any case."""
+
+_HEADERS_IN_LOWER_CASE = set(map(str.lower, _HEADERS))
 
 _METADATA_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _METADATA_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -55,6 +51,7 @@ _METADATA_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 _STATUS = re.compile(r"^ *status: (\d{3}),\n *body: (?:None|Some\(\n *\"(.*)\",\n *\)),$", re.MULTILINE)
 _TIMEOUT = re.compile(r"^ *kind: Timeout,$", re.MULTILINE)
 _CUT = re.compile(r"^ *error: IncompleteBody,$|^ *kind: UnexpectedEof,$", re.MULTILINE)
+_DISTRUST = re.compile(r"^ *error: InvalidCertificate\($", re.MULTILINE)
 _TRANSPORT = re.compile(r"HttpError \{$", re.MULTILINE)
 _REDIRECT = re.compile(r"^ *inner: BareRedirect,$", re.MULTILINE)
 _CALLBACK = re.compile(r"^ *source: PyErr \{$", re.MULTILINE)
@@ -249,6 +246,8 @@ class NativeClient:
         if _CALLBACK.search(details):
             failure = self._credentials_failure
             return (type(failure), failure.message) if failure else (AccessDeniedError, "the credentials failed")
+        if _DISTRUST.search(details):
+            return StoreUnavailableError, "the store's certificate is not trusted"
         if _TRANSPORT.search(details):
             return StoreUnavailableError, "cannot be reached"
         return NotUnderstoodError, f"the native client failed ({type(error).__name__})"
@@ -293,10 +292,14 @@ def retry_config() -> dict[str, Any]:
 
 def user_metadata(attributes: Mapping[str, str]) -> dict[str, str]:
     """The user metadata among obstore's attributes. Names have no case in HTTP: they are given in lower case."""
-    return {name.lower(): value for name, value in attributes.items() if name.lower() not in _HEADERS}
+    return {name.lower(): value for name, value in attributes.items() if name not in _HEADERS}
 
 
 def _is_expressible(item: tuple[str, str]) -> bool:
     """Whether a name and a value arrive as they are: obstore panics on some others and changes some."""
     name, value = item
-    return bool(_METADATA_NAME.fullmatch(name) and name.lower() not in _HEADERS and (_METADATA_VALUE.fullmatch(value)))
+    return (
+        _METADATA_NAME.fullmatch(name) is not None
+        and _METADATA_VALUE.fullmatch(value) is not None
+        and name.lower() not in _HEADERS_IN_LOWER_CASE
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,23 +70,19 @@ class S3Provider(StorageProvider):
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         self._check_readable(key)
-        if self._native and self._native.serves(key):
-            with suppress(NotUnderstoodError):
-                return self._native.get(key, byte_range, expected=expected)
-        return self._sdk.get(key, byte_range, expected=expected)
+        with self._missing_bucket():
+            if self._native and self._native.serves(key):
+                with suppress(NotUnderstoodError):
+                    return self._native.get(key, byte_range, expected=expected)
+            return self._sdk.get(key, byte_range, expected=expected)
 
     def head(self, key: str) -> ObjectMetadata:
         self._check_readable(key)
-        try:
+        with self._missing_bucket():
             if self._native and self._native.serves(key):
                 with suppress(NotUnderstoodError):
                     return self._native.head(key)
             return self._sdk.head(key)
-        except NotFoundError:
-            # The answer to a HEAD has no room to say that there is no bucket.
-            if not self._is_bucket_known:
-                self.probe()
-            raise
 
     def put(
         self,
@@ -150,7 +146,7 @@ class S3Provider(StorageProvider):
         raise self._too_fast(key)
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
-        self._check_readable(key)
+        check_text(key, store=self.profile)
         condition = {}
         if expected is not None:
             # Not every server heeds the condition of a delete.
@@ -213,6 +209,16 @@ class S3Provider(StorageProvider):
             credentials=self._connection.native_credentials,
         )
 
+    @contextmanager
+    def _missing_bucket(self) -> Iterator[None]:
+        """StoreMissingError where it is the bucket that is not found: the answer to a HEAD has no room to say so."""
+        try:
+            yield
+        except NotFoundError:
+            if not self._is_bucket_known:
+                self.probe()
+            raise
+
     def _check_readable(self, key: str) -> None:
         if not key or key.endswith("/"):
             raise NotFoundError("no such object", store=self.profile, key=key)
@@ -237,7 +243,8 @@ class S3Provider(StorageProvider):
     def _find(self, key: str, expected: Version | None) -> Mapping[str, Any]:
         """All that boto3 says of an object; VersionMismatchError when it is another version than expected."""
         self._check_readable(key)
-        found = self._sdk.head_answer(key)
+        with self._missing_bucket():
+            found = self._sdk.head_answer(key)
         if expected is not None and Version(found["ContentLength"], tag_of(found)) != expected:
             raise VersionMismatchError("the object has changed", store=self.profile, key=key)
         return found

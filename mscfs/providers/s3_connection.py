@@ -33,6 +33,9 @@ from mscfs.providers.s3_listing import keep_pages
 
 _CONNECTIONS = 64
 _TIMEOUT = 10.0
+_HOME_REGION = "us-east-1"
+"""The one whose endpoint redirects to all others."""
+
 _FILE_LIFE = timedelta(minutes=20)
 """How long credentials from a file that names no end are used before the file is read again."""
 
@@ -56,8 +59,8 @@ class S3Connection:
         self._options = options
         self._credentials = credentials
         native = options.get("rust_client")
-        self._native = {**options, **(native if isinstance(native, Mapping) else {})}
-        self._anonymous = bool(self._native.get("skip_signature"))
+        self._native_options = {**options, **(native if isinstance(native, Mapping) else {})}
+        self._anonymous = bool(self._native_options.get("skip_signature"))
         self._sessions: dict[int, tuple[boto3.Session, Any]] = {}
         self._locks: dict[int, threading.Lock] = {}
         _check_credentials(credentials)
@@ -128,23 +131,25 @@ class S3Connection:
         from obstore.store import S3Store  # noqa: PLC0415 - loaded when first used
 
         with self.errors():
-            client = self.client
-            url = client.meta.endpoint_url
-            style = client.meta.config.s3.get("addressing_style")
-            region = client.meta.region_name if self.endpoint else self._bucket_region()
+            session, client = self._session()
+            if not self.endpoint:
+                client = self._make_client(session, self._bucket_region())
+        url = client.meta.endpoint_url.rstrip("/")
+        style = client.meta.config.s3.get("addressing_style")
         virtual = style == "virtual" or (style != "path" and "." not in self.bucket)
         if virtual:
             parts = urlsplit(url)
             url = parts._replace(netloc=f"{self.bucket}.{parts.netloc}").geturl()
-        timeouts = (float(self._native.get(name, _TIMEOUT)) for name in ("connect_timeout", "read_timeout"))
-        connect_timeout, read_timeout = timeouts
+        connect_timeout, read_timeout = (
+            float(self._native_options.get(name, _TIMEOUT)) for name in ("connect_timeout", "read_timeout")
+        )
         settings: Any = {
             "client_options": client_options(
                 url=url, connect_timeout=connect_timeout, read_timeout=read_timeout, **self._trust()
             ),
             "retry_config": retry_config(),
             # Named twice: the environment could override the first.
-            "config": {"endpoint": url, "aws_endpoint_url_s3": url, "region": region or "us-east-1"},
+            "config": {"endpoint": url, "aws_endpoint_url_s3": url, "region": client.meta.region_name},
         }
         settings["config"] |= {
             "virtual_hosted_style_request": virtual,
@@ -184,16 +189,18 @@ class S3Connection:
                 aws_secret_access_key=static.get("secret_key"),
                 aws_session_token=static.get("session_token") or None,
             )
-            client = session.client(
-                "s3",
-                # The one that every endpoint of AWS redirects from.
-                region_name=session.region_name or "us-east-1",
-                endpoint_url=options.get("endpoint_url") or None,
-                verify=options.get("verify"),
-                config=self._config(),
-            )
-        keep_pages(client)
+            client = self._make_client(session, session.region_name or _HOME_REGION)
+            keep_pages(client)
         return session, client
+
+    def _make_client(self, session: boto3.Session, region: str) -> Any:
+        return session.client(
+            "s3",
+            region_name=region,
+            endpoint_url=self._options.get("endpoint_url") or None,
+            verify=self._options.get("verify"),
+            config=self._config(),
+        )
 
     def _config(self) -> Config:
         options = self._options

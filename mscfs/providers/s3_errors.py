@@ -132,11 +132,14 @@ def is_status(error: Exception, status: int) -> bool:
 
 def from_sdk(error: Exception) -> _Meaning | None:
     """The class and the message for what boto3 raises; None for what is none of its errors."""
-    if isinstance(error, exceptions.HTTPClientError) and isinstance(error.kwargs.get("error"), StorageError):
+    cause = error.kwargs.get("error") if isinstance(error, exceptions.HTTPClientError) else None
+    if isinstance(cause, StorageError):
         # Of a source that failed while it was sent.
-        error = error.kwargs["error"]
+        error = cause
     if isinstance(error, StorageError):
         return type(error), error.message
+    if isinstance(error, _SILENT) or (isinstance(cause, HTTPError) and _holds_timeout(cause)):
+        return StoreTimeoutError, "no answer in time"
     if isinstance(error, exceptions.ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         return from_code(status, str(error.response.get("Error", {}).get("Code", "")))
@@ -146,12 +149,17 @@ def from_sdk(error: Exception) -> _Meaning | None:
         return StoreUnavailableError, f"the AWS credentials cannot be had ({error.kwargs.get('provider', 'metadata')})"
     if isinstance(error, exceptions.ParamValidationError):
         return UnsupportedError, "this store's metadata are ASCII"
-    if isinstance(error, _SILENT):
-        return StoreTimeoutError, "no answer in time"
+    if isinstance(error, RuntimeError) and "still expired" in str(error):
+        return _EXPIRED
     if isinstance(error, _CUT):
         return IntegrityError, "the answer ended early, or its checksum is wrong"
     if isinstance(error, exceptions.SSLError):
-        return StoreUnavailableError, "the store's certificate is not trusted: see the option verify"
+        return StoreUnavailableError, "the store's certificate is not trusted"
     if isinstance(error, exceptions.BotoCoreError | HTTPError):
         return StoreUnavailableError, "cannot be reached"
     return None
+
+
+def _holds_timeout(error: HTTPError) -> bool:
+    """Whether urllib3 gave up because the store took nothing of the body any more."""
+    return any(isinstance(argument, TimeoutError) for argument in error.args)

@@ -115,16 +115,21 @@ class SdkClient:
         """The arguments for the version a key must have to be written."""
         if self._conditional:
             return {"IfNoneMatch": "*"} if if_absent else _if_match(expected)
-        if if_absent or expected is not None:
-            try:
-                present = self.head(key).version
-            except NotFoundError:
-                present = None
-            if if_absent and present is not None:
-                raise AlreadyExistsError("the object exists", store=self.connection.profile, key=key)
-            if not if_absent and present != expected:
-                raise VersionMismatchError("the object has changed", store=self.connection.profile, key=key)
+        self.verify(key, if_absent=if_absent, expected=expected)
         return {}
+
+    def verify(self, key: str, *, if_absent: bool, expected: Version | None) -> None:
+        """Compare before a write, where not every server heeds its conditions."""
+        if not if_absent and expected is None:
+            return
+        try:
+            present = self.head(key).version
+        except NotFoundError:
+            present = None
+        if if_absent and present is not None:
+            raise AlreadyExistsError("the object exists", store=self.connection.profile, key=key)
+        if not if_absent and present != expected:
+            raise VersionMismatchError("the object has changed", store=self.connection.profile, key=key)
 
     def _get(self, key: str, byte_range: ByteRange | None, expected: Version | None) -> ObjectReader | None:
         """One request; None where nothing of the object lies in the range."""

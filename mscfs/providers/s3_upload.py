@@ -50,6 +50,7 @@ class S3Upload(MultipartUpload):
             self.put_part(1, b"")
         parts = sorted(self._parts.items())
         listed = {"Parts": [{"PartNumber": number, "ETag": etag} for number, (etag, _) in parts]}
+        self._sdk.verify(self._key, if_absent=if_absent, expected=expected)
         condition = self._sdk.condition(self._key, if_absent=if_absent, expected=expected)
         with self._connection.errors(self._key, if_absent=if_absent, replacing=expected is not None):
             answer = self._connection.client.complete_multipart_upload(

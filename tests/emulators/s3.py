@@ -48,8 +48,8 @@ class S3Server:
 
     def client(self) -> Any:
         """The SDK's client, for what a test prepares behind the provider's back."""
-        import boto3  # noqa: PLC0415 - only tests of S3 need it
-        from botocore.config import Config  # noqa: PLC0415 - see above
+        import boto3
+        from botocore.config import Config
 
         return boto3.client(
             "s3",
@@ -91,7 +91,7 @@ def s3_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[S3Server]:
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - it takes seconds, and few tests need it
+    from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
