@@ -158,6 +158,10 @@ class Story:
         for name in names:
             if (self.mountpoint / name).read_bytes() != self._contents[name]:
                 raise DemoError(f"{name} was read with other bytes than were written")
+        # A reader has its bytes a moment before they are counted.
+        self._wait_for(
+            "all reads to be counted", lambda: sum(self._reads().values()) >= sum(before.values()) + len(names)
+        )
         served = {store: count - before[store] for store, count in self._reads().items()}
         if served.pop(expect) < len(names) or any(served.values()):
             raise DemoError(f"{expect} should have served {len(names)} reads; the others served {served}")
