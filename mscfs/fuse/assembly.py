@@ -39,6 +39,7 @@ class MountParts:
     cache: ChunkCache
     namespace: Namespace
     area: StagingArea
+    fetcher: Fetcher
     replicator: Replicator
     prober: Prober
     filesystem: Filesystem
@@ -120,7 +121,7 @@ def assemble(
         forget_cached=None if settings.caching_enabled else cache.remove_object,
         on_wishes=replicator.wake,
     )
-    return MountParts(manager, journal, cache, namespace, area, replicator, prober, filesystem, run_blocking)
+    return MountParts(manager, journal, cache, namespace, area, fetcher, replicator, prober, filesystem, run_blocking)
 
 
 def _count(manager: ReplicaManager, summary: FetchSummary) -> None:

@@ -61,7 +61,11 @@ class Mount:
 
     async def drain(self, seconds: float) -> int:
         """Bring all replicas up to date; returns how many journal entries are left after `seconds`."""
-        return await self.parts.replicator.drain(seconds)
+        deadline = trio.current_time() + seconds
+        with trio.CancelScope(deadline=deadline):
+            # What reads have just found missing is told when their fetches end, a moment after their last byte.
+            await self.parts.fetcher.settled()
+        return await self.parts.replicator.drain(max(0.0, deadline - trio.current_time()))
 
     async def where(self, key: str) -> list[Placement]:
         """Which stores hold a key. Raises NotFoundError."""

@@ -126,8 +126,9 @@ def from_code(status: int, code: str) -> _Meaning:
 
 def is_status(error: Exception, status: int) -> bool:
     """Whether boto3 raised this because the store answered with that HTTP status."""
-    told = error.response["ResponseMetadata"] if isinstance(error, exceptions.ClientError) else {}
-    return told.get("HTTPStatusCode") == status
+    if not isinstance(error, exceptions.ClientError):
+        return False
+    return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == status)
 
 
 def from_sdk(error: Exception) -> _Meaning | None:

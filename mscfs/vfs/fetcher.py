@@ -6,6 +6,7 @@ the others' bytes along, and an error is told to everyone who waits.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from mscfs.errors import StorageError, StoreTimeoutError
 from mscfs.types import Version
 from mscfs.vfs.transport import Transport
 from mscfs.workers.protocol import FetchSummary
+
+log = logging.getLogger(__name__)
 
 FETCH_BYTES = 8 << 20
 """The longest range of one GET: larger ones gain nothing and make others wait."""
@@ -74,6 +77,7 @@ class Fetcher:
         self._deadline = deadline
         self._on_summary = on_summary
         self._flights: dict[ChunkId, _Flight] = {}
+        self._running: set[trio.Event] = set()
 
     def pin(self, key: str, version: Version) -> PinnedObject:
         """The object a new handle reads."""
@@ -127,6 +131,11 @@ class Fetcher:
         """Find out which replicas lack an object that has no chunk to fetch: an empty one."""
         self._nursery.start_soon(self._fetch, target, 0, 0, False)
 
+    async def settled(self) -> None:
+        """Return when the fetches that are under way now have ended and what they found out is told."""
+        for ended in list(self._running):
+            await ended.wait()
+
     async def _fetch(self, target: PinnedObject, first: int, count: int, foreground: bool) -> None:
         flights = {index: self._flights[target.chunk_id(index)] for index in range(first, first + count)}
 
@@ -136,6 +145,8 @@ class Fetcher:
             self._land(target.chunk_id(index), flight)
 
         error: StorageError | None = None
+        ended = trio.Event()
+        self._running.add(ended)
         try:
             summary = await self._transport.fetch(
                 target.key, target.version, first, count, foreground=foreground, on_chunk=on_chunk
@@ -143,7 +154,11 @@ class Fetcher:
             self._on_summary(target, summary)
         except StorageError as failure:
             error = failure
+        except Exception:
+            log.exception("a bug in a fetch of %r: its readers get EIO, the mount goes on", target.key)
         finally:
+            self._running.discard(ended)
+            ended.set()
             for index, flight in flights.items():
                 flight.error = error or StorageError("the fetch was given up", key=target.key)
                 self._land(target.chunk_id(index), flight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import trio
@@ -9,6 +10,8 @@ import trio
 from mscfs.errors import StorageError
 from mscfs.replicas.source import Source
 from mscfs.vfs.transport import RunBlocking
+
+log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 """Seconds between two looks at the stores that are down; their circuit breakers decide how often one is asked."""
@@ -49,6 +52,8 @@ class Prober:
             await self._run_blocking(source.provider.probe)
         except StorageError as error:
             source.health.failed(error)
+        except Exception:
+            log.exception("a bug in the provider of %s: its probe failed, the mount goes on", source.profile)
         else:
             source.health.succeeded()
         finally:

@@ -94,15 +94,21 @@ class Replicator:
     async def write_gathered(self) -> None:
         """Put the gathered wishes into the journal now; they are kept here if that fails."""
         batch, self._gathered, self._gathering = self._gathered, {}, trio.Event()
+        self._busy += 1  # neither gathered nor in the journal: a drain must not overlook them
+        written = False
         try:
             await self._run_blocking(self._journal.wish, list(batch.values()))
+            written = True
         except StorageError as error:
             log.warning("back-fill wishes wait, the journal cannot be written: %s", error)
             self._gathered = {**batch, **self._gathered}
+        finally:
+            self._busy -= 1
+        if written:
+            self.wake()
+        else:
             await trio.sleep(IDLE_SECONDS)
             self._gathering.set()
-            return
-        self.wake()
 
     async def _dispatch(self, send: trio.MemorySendChannel[ClaimedWish]) -> None:
         while True:
@@ -155,6 +161,9 @@ class Replicator:
                 replica.statistics.add(errors=1)
             pause = await self._run_blocking(self._journal.postpone, wish, str(error))
             log.info("%s: %s is tried again in %.0f s: %s", wish.replica, wish.key, math.ceil(pause), error)
+        except Exception:
+            log.exception("a bug in bringing %s to %s: it is tried again, the mount goes on", wish.key, wish.replica)
+            await self._run_blocking(self._journal.postpone, wish, "internal error, see the log of the mount")
         except trio.Cancelled:
             self._journal.release(wish)
             raise

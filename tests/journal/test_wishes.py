@@ -139,7 +139,7 @@ def test_pauses_are_jittered(journal: Journal) -> None:
 
 
 def test_jitter_leaves_the_random_numbers_of_the_program_alone(journal: Journal) -> None:
-    import random  # noqa: PLC0415
+    import random
 
     journal.wish([replicate("k")])
     state = random.getstate()

@@ -447,7 +447,8 @@ async def test_a_frozen_worker_is_killed_and_replaced(store, cache, monkeypatch)
         assert process_of(pool.fetchers) != frozen
 
 
-async def test_leaving_the_pool_closes_the_stores_and_ends_the_processes(store, cache):
+async def test_leaving_the_pool_closes_the_stores_and_ends_the_processes(store, cache, monkeypatch):
+    monkeypatch.setattr("mscfs.workers.worker.STOP_SECONDS", 30.0)  # a busy machine is no reason to kill
     version = store.put("a", [CONTENT]).version
     async with running(make_pool(store, cache)) as pool:
         await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
