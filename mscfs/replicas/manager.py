@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from mscfs.errors import NotFoundError, StorageError, StoreUnavailableError, VersionMismatchError
+from mscfs.errors import NotFoundError, StorageError, StoreUnavailableError
 from mscfs.journal import Journal, Wish, WishKind
 from mscfs.providers.base import MultipartUpload, Space, StorageProvider
 from mscfs.providers.base import Source as Content
@@ -98,8 +98,9 @@ class ReplicaManager(StorageProvider):
                 search.note(self.primary_source, trouble)
             try:
                 return self._open(search, key, byte_range)
-            except VersionMismatchError:
-                if wanted is None:
+            except StorageError:
+                # The primary moved on since it was asked: what the others said is about a version nobody wants now.
+                if wanted is None or self.profile not in {*search.stale, *search.missing}:
                     raise
         raise StoreUnavailableError("the object keeps changing", store=self.profile, key=key)
 
