@@ -102,7 +102,7 @@ class Operations(pyfuse3.Operations):
             except OSError:
                 continue  # gone since the listing was made
             if not pyfuse3.readdir_reply(token, to_bytes(name), _entry(attributes), position + 1):
-                self._filesystem.dereference(inode)
+                self._filesystem.dereference(attributes.number)
                 return
 
     @guarded

@@ -130,13 +130,11 @@ class Filesystem:
 
     def reference(self, inode: Inode) -> Attributes:
         """Count an entry that the kernel took from a directory listing; ESTALE when it was dropped meanwhile."""
-        if inode.detached:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return self._referenced(inode)
+        return self._referenced(self._table.current(inode))
 
-    def dereference(self, inode: Inode) -> None:
+    def dereference(self, number: int) -> None:
         """Take back one reference that the kernel did not take after all."""
-        self._table.forget(inode.number, 1)
+        self._table.forget(number, 1)
 
     def close_directory(self, handle_number: int) -> None:
         """Close a directory; entries that nobody looked up are forgotten."""
@@ -315,6 +313,8 @@ class Filesystem:
             return handle, keep, self._referenced(existing)
         placeholder = None
         if flags & os.O_EXCL:
+            if directory.key + name in self.namespace.deferred:
+                await self._delete_deferred(directory.key + name)
             placeholder = await self._run_blocking(self._create_exclusively, directory.key + name)
         if placeholder is not None:
             staging = self._area.create("update", placeholder.version)
@@ -374,7 +374,7 @@ class Filesystem:
             inode.writers -= 1
         if len(inode.handles) == 1:
             # Still counted as open, so that the inode outlives the upload.
-            if inode.detached:
+            if inode.deleted:
                 await self._uploads.discard(inode)
             else:
                 await self._uploads.settle(inode)
@@ -419,7 +419,7 @@ class Filesystem:
     def keep_staged(self) -> None:
         """The deadline passed: what is still dirty stays on disk for the next mount."""
         for inode in self._table:
-            if inode.staging is not None and inode.staging.dirty and not inode.detached:
+            if inode.staging is not None and inode.staging.dirty and not inode.deleted:
                 inode.staging.kept = True
 
     def key_of(self, number: int) -> str:
@@ -501,6 +501,7 @@ class Filesystem:
         return rename_object(self.manager, self._journal, source, target, version, no_replace=no_replace)
 
     def _lost_name(self, directory: Inode, inode: Inode) -> None:
+        inode.deleted = True
         self.namespace.removed(directory, inode.name)
         self._table.detach(inode)
         self._keep_directory(directory)
@@ -576,7 +577,11 @@ class Filesystem:
             overrides.atime_ns = change.atime_ns
         if change.mtime_ns is not None:
             overrides.mtime_ns = change.mtime_ns
-        stored = inode.metadata is not None and not (inode.staging is not None and inode.staging.dirty)
+        stored = (
+            inode.metadata is not None
+            and not inode.detached
+            and not (inode.staging is not None and inode.staging.dirty)
+        )
         if not (stored and change.is_kept_by_store and self.manager.capabilities.posix_attributes):
             return
         if inode.kind == stat.S_IFLNK:

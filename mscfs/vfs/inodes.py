@@ -56,6 +56,7 @@ class Inode:
         "change",
         "checked",
         "children",
+        "deleted",
         "detached",
         "handles",
         "kind",
@@ -90,6 +91,8 @@ class Inode:
         self.staging: StagingFile | None = None
         self.overrides = Overrides()
         self.detached = False
+        self.deleted = False
+        """It lost its name here (unlink, rename over it): what is written to it goes nowhere."""
         self.sticky = False
         """A directory that exists here although the store may know nothing below it any more."""
         self.cached_version: str | None = None
@@ -177,6 +180,15 @@ class InodeTable:
         inode.parent, inode.name = parent, name
         parent.children[name] = inode
         self.drop_if_idle(old)
+
+    def current(self, inode: Inode) -> Inode:
+        """The inode under the name of one that may have been dropped as idle since: another one, or this one again."""
+        parent = inode.parent
+        if parent is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        if inode.name not in parent.children:
+            parent.children[inode.name] = self._inodes[inode.number] = inode
+        return parent.children[inode.name]
 
     def forget(self, number: int, lookups: int) -> None:
         """The kernel gives back references."""

@@ -62,6 +62,12 @@ class Namespace:
         inode.change = self._serial
         inode.metadata = metadata
         inode.checked = self._clock()
+        parent = inode.parent
+        if parent is not None:
+            parent.removed.pop(inode.name, None)
+            if parent.listing is not None and metadata is not None:
+                # The inode may be forgotten before the listing is: then this is what is known of the name.
+                parent.listing.entries[inode.name] = metadata
 
     def removed(self, parent: Inode, name: str) -> None:
         """A name was taken away here."""
@@ -239,6 +245,8 @@ def is_local(inode: Inode) -> bool:
     """Whether the truth about an inode is on this mount: not uploaded yet, or a directory kept for its maker."""
     if inode.staging is not None and (inode.staging.dirty or inode.metadata is None):
         return True
+    if inode.lock.locked():
+        return True  # it is being changed here: the primary's answer would be about some moment in between
     return inode.sticky
 
 

@@ -61,7 +61,10 @@ class Replicator:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._run_blocking(self._journal.release_dead_claims)
+        try:
+            await self._run_blocking(self._journal.release_dead_claims)
+        except StorageError as error:
+            log.warning("replication waits, the journal cannot be read: %s", error)
         send: trio.MemorySendChannel[ClaimedWish]
         send, receive = trio.open_memory_channel[ClaimedWish](0)
         async with trio.open_nursery() as nursery:
@@ -148,6 +151,10 @@ class Replicator:
             self._busy += 1
             try:
                 await self._attempt(wish)
+            except StorageError as error:
+                # Its claim stays; the next process of this profile, which finds us gone, takes it up.
+                log.warning("replication waits, the journal cannot be read: %s", error)
+                await trio.sleep(IDLE_SECONDS)
             finally:
                 self._busy -= 1
 

@@ -54,12 +54,12 @@ class Uploads:
         Raises the store's error. The content then stays staged and in the journal: it is sent again by the next
         flush, or by the next mount if its base is still the primary's version (W4).
         """
-        if inode.staging is None or not inode.staging.dirty or inode.detached:
+        if inode.staging is None or not inode.staging.dirty or inode.deleted:
             return
         # Writers wait while their file is on its way: an object is one state of the file, never a mixture of two.
         async with inode.lock:
             staging = inode.staging
-            if staging is not None and staging.dirty and not inode.detached:
+            if staging is not None and staging.dirty and not inode.deleted:
                 await self._upload(inode, staging)
 
     async def _upload(self, inode: Inode, staging: StagingFile) -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -49,6 +50,7 @@ from mscfs.workers.tasks import AbandonedError, Tasks
 logger = logging.getLogger(__name__)
 
 _RECEIVE = 256 << 10
+_LAST_LOOKS = 50
 
 
 class Outbox:
@@ -139,9 +141,13 @@ def serve(connection: socket.socket) -> None:
             case Ping():
                 outbox.send(Heartbeat())
             case Stop():
-                # With a request under way, what it uses must stay open; the end of the process closes it.
-                if queue.is_idle:
-                    tasks.close()
+                # With a request under way, what it uses must stay open; the end of the process closes it. One that has
+                # just been answered is a moment from done.
+                for _ in range(_LAST_LOOKS):
+                    if queue.is_idle:
+                        tasks.close()
+                        return
+                    time.sleep(0.01)
                 return
 
 

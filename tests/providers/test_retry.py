@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -91,13 +92,14 @@ def first_times(*names: str, times: int = 1, error: Callable[[], StorageError] =
 
 def every_other_time() -> Plan:
     """Every call fails at first; its repetition works."""
-    failed: set[str] = set()
+    failed: set[tuple[int, str]] = set()
 
     def plan(name: str) -> StorageError | None:
-        if name in failed:
-            failed.remove(name)
+        call = threading.get_ident(), name  # a repetition comes from the thread of the call
+        if call in failed:
+            failed.remove(call)
             return None
-        failed.add(name)
+        failed.add(call)
         return unavailable()
 
     return plan

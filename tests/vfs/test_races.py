@@ -1,0 +1,115 @@
+"""What a review found: each fails until its bug is fixed."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+import trio
+
+from mscfs.errors import NoSpaceError
+from mscfs.journal import Wish
+from mscfs.vfs.filesystem import Change
+from mscfs.vfs.inodes import ROOT
+from tests.vfs.inline import world
+from tests.vfs.test_data import open_file
+from tests.vfs.test_names import ME, names, put, write_file
+
+
+async def test_R2_a_file_made_after_a_listing_is_found_after_the_kernel_forgot_it(tmp_path):
+    async with world(tmp_path, metadata_ttl=60) as w:
+        put(w.store("primary") / "x", b"1")
+        await names(w.fs)
+        h, _, a = await w.fs.create(ROOT, "new", 0o644, os.O_WRONLY, ME)
+        await w.fs.write(h, 0, b"d")
+        await w.fs.flush(h)
+        await w.fs.release(h)
+        w.fs.forget(a.number, 1)
+        assert (await w.fs.lookup(ROOT, "new")).size == 1
+
+
+async def test_W5_a_write_after_the_object_was_replaced_elsewhere_is_not_lost_in_silence(tmp_path):
+    async with world(tmp_path, metadata_ttl=0) as w:
+        put(w.store("primary") / "a", b"version one")
+        h = await open_file(w, "a", os.O_RDWR)
+        await w.fs.write(h, 0, b"A")
+        await w.fs.flush(h)
+        put(w.store("primary") / "a", b"elsewhere, longer")
+        await w.fs.lookup(ROOT, "a")
+        await w.fs.write(h, 0, b"MINE")
+        with pytest.raises(OSError):
+            await w.fs.flush(h)
+
+
+async def test_W7_a_lookup_during_a_rename_does_no_harm(tmp_path):
+    async with world(tmp_path, metadata_ttl=0) as w:
+        await write_file(w.fs, ROOT, "a", b"a")
+        real = w.fs._run_blocking
+
+        async def slow(call, *arguments):
+            answer = await real(call, *arguments)
+            if call == w.fs._rename_object:
+                await w.fs.lookup(ROOT, "a")  # the old name until the rename is complete
+            return answer
+
+        w.fs._run_blocking = slow
+        await w.fs.rename(ROOT, "a", ROOT, "b", 0)
+        assert (await w.fs.lookup(ROOT, "b")).size == 1
+        with pytest.raises(FileNotFoundError):
+            await w.fs.lookup(ROOT, "a")
+
+
+async def test_W9_fchmod_of_an_unlinked_file_leaves_its_successor_alone(tmp_path):
+    async with world(tmp_path, metadata_ttl=0) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        f = await w.fs.lookup(ROOT, "a")
+        h, _ = await w.fs.open(f.number, os.O_RDONLY)
+        await w.fs.unlink(ROOT, "a")
+        await write_file(w.fs, ROOT, "a", b"new")
+        await w.fs.set_attributes(f.number, Change(mode=0o600))
+        assert stat.S_IMODE((w.store("primary") / "a").stat().st_mode) == 0o644
+        await w.fs.release(h)
+
+
+async def test_W8_an_exclusive_creation_after_an_unlink_of_an_open_file(tmp_path):
+    async with world(tmp_path, metadata_ttl=0) as w:
+        put(w.store("primary") / "a", b"old")
+        h = await open_file(w, "a")
+        await w.fs.unlink(ROOT, "a")
+        n, _, _ = await w.fs.create(ROOT, "a", 0o644, os.O_WRONLY | os.O_EXCL, ME)
+        await w.fs.release(n)
+        await w.fs.release(h)
+
+
+async def test_an_entry_read_after_another_reader_closed_the_directory_is_known(tmp_path):
+    async with world(tmp_path, metadata_ttl=60) as w:
+        put(w.store("primary") / "a", b"1")
+        one, two = w.fs.open_directory(ROOT), w.fs.open_directory(ROOT)
+        (entry,) = await w.fs.read_directory(one, rewind=True)
+        await w.fs.read_directory(two, rewind=True)
+        w.fs.close_directory(two)
+        w.fs.attributes(w.fs.reference(entry).number)
+
+
+async def test_symlinks_stay_links_when_a_directory_is_listed_again(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        await w.fs.symlink(ROOT, "link", "t", ME)
+        h = w.fs.open_directory(ROOT)
+        (entry,) = await w.fs.read_directory(h, rewind=True)
+        assert stat.S_ISLNK(entry.kind)
+
+
+async def test_W2_a_journal_that_cannot_be_written_does_not_end_replication(tmp_path, monkeypatch):
+    async with world(tmp_path) as w:
+
+        def full(*_):
+            raise NoSpaceError("full")
+
+        monkeypatch.setattr(w.parts.journal, "finish", full)
+        put(w.store("primary") / "a", b"x")
+        w.parts.journal.wish([Wish("near", "a", "replicate", 1)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.parts.replicator.run)
+            await trio.sleep(0.3)
+            nursery.cancel_scope.cancel()
