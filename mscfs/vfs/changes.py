@@ -1,0 +1,118 @@
+"""Changes of files: their staged content, truncate, and attributes."""
+
+from __future__ import annotations
+
+import stat
+import time
+from dataclasses import dataclass
+
+from mscfs.errors import IsADirectoryKeyError
+from mscfs.types import ObjectMetadata
+from mscfs.vfs.attributes import Attributes
+from mscfs.vfs.core import Core
+from mscfs.vfs.inodes import Inode
+from mscfs.vfs.staging import StagingFile
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a setattr asks for; None leaves it."""
+
+    size: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+    @property
+    def is_kept_by_store(self) -> bool:
+        """Whether a store with POSIX attributes has to be told."""
+        return (self.mode, self.uid, self.gid, self.mtime_ns) != (None, None, None, None)
+
+
+class Changes(Core):
+    """See the module."""
+
+    async def set_attributes(self, number: int, change: Change) -> Attributes:
+        """truncate(2), chmod(2), chown(2), utimensat(2)."""
+        self._check_writable()
+        inode = self._table[number]
+        if change.size is not None:
+            await self._truncate(inode, change.size)
+        if change.is_kept_by_store or change.atime_ns is not None:
+            await self._set_posix_attributes(inode, change)
+        return self._attributes_of(inode)
+
+    async def _staging(self, inode: Inode) -> StagingFile:
+        """The staging file of an inode, filled with its present content first. The caller holds the inode's lock."""
+        if inode.staging is not None:
+            return inode.staging
+        version = inode.metadata.version if inode.metadata is not None else None
+        staging = self._area.create("update" if version else "replace", version)
+        try:
+            if version is not None and version.size:
+                await self._transport.download(inode.key, version, staging.path)
+                staging.filled()
+        except BaseException:
+            self._area.discard(staging)
+            raise
+        inode.staging = staging
+        self._repin(inode)
+        return staging
+
+    async def _truncate(self, inode: Inode, size: int) -> None:
+        if inode.is_directory:
+            raise IsADirectoryKeyError("is a directory", key=inode.key)
+        async with inode.lock:
+            if size == 0 and inode.staging is None:
+                base = inode.metadata.version if inode.metadata is not None else None
+                inode.staging = self._area.create("replace", base)
+                self._repin(inode)
+            staging = await self._staging(inode)
+            if size == 0:
+                staging.mode = "replace"
+            self._area.reserve(staging, size)
+            staging.truncate(size)
+            inode.overrides.mtime_ns = time.time_ns()
+        if not inode.handles:
+            # truncate(2) by path: there is no close() that could bring it home.
+            await self._uploads.flush(inode)
+            await self._uploads.discard(inode)
+
+    async def _set_posix_attributes(self, inode: Inode, change: Change) -> None:
+        overrides = inode.overrides
+        if change.mode is not None:
+            overrides.mode = stat.S_IMODE(change.mode)
+        if change.uid is not None:
+            overrides.uid = change.uid
+        if change.gid is not None:
+            overrides.gid = change.gid
+        if change.atime_ns is not None:
+            overrides.atime_ns = change.atime_ns
+        if change.mtime_ns is not None:
+            overrides.mtime_ns = change.mtime_ns
+        stored = (
+            inode.metadata is not None
+            and not inode.detached
+            and not (inode.staging is not None and inode.staging.dirty)
+        )
+        if not (stored and change.is_kept_by_store and self.manager.capabilities.posix_attributes):
+            return
+        if inode.kind == stat.S_IFLNK:
+            return
+        async with inode.lock:
+            before = inode.metadata
+            written = await self._run_blocking(self._keep_attributes, inode.key, change)
+            self._on_wishes()
+            self.namespace.changed(inode, written)
+            if before is not None and inode.cached_version == before.version.token:
+                inode.cached_version = written.version.token
+            if inode.staging is not None:
+                inode.staging.base = written.version
+            self._repin(inode)
+
+    def _keep_attributes(self, key: str, change: Change) -> ObjectMetadata:
+        return self.manager.set_posix_attributes(
+            key, mode=change.mode, uid=change.uid, gid=change.gid, modified_ns=change.mtime_ns
+        )

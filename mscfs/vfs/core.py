@@ -1,0 +1,122 @@
+"""What all parts of the file system share: its collaborators, and what they ask of each other."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mscfs.errors import NotADirectoryKeyError, ReadOnlyError, StorageError, VersionMismatchError
+from mscfs.journal import Journal
+from mscfs.replicas.manager import ReplicaManager
+from mscfs.types import Version
+from mscfs.vfs.attributes import AttributeMaker, Attributes
+from mscfs.vfs.fetcher import Fetcher
+from mscfs.vfs.handles import FileHandle, HandleTable
+from mscfs.vfs.inodes import Inode, InodeTable
+from mscfs.vfs.namespace import Namespace, is_local
+from mscfs.vfs.paths import NAME_MAX, check_new_name, to_bytes
+from mscfs.vfs.staging import StagingArea
+from mscfs.vfs.transport import RunBlocking, Transport
+from mscfs.vfs.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who makes a file."""
+
+    uid: int
+    gid: int
+
+
+class Core:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        manager: ReplicaManager,
+        journal: Journal,
+        transport: Transport,
+        namespace: Namespace,
+        fetcher: Fetcher,
+        uploads: Uploads,
+        area: StagingArea,
+        attributes: AttributeMaker,
+        run_blocking: RunBlocking,
+        page_cache: bool,
+        read_only: bool,
+        forget_cached: Callable[[str], None] | None,
+        on_wishes: Callable[[], None],
+    ) -> None:
+        self.manager = manager
+        self.namespace = namespace
+        self.handles = HandleTable()
+        self._journal = journal
+        self._transport = transport
+        self._table: InodeTable = namespace.table
+        self._fetcher = fetcher
+        self._uploads = uploads
+        self._area = area
+        self._attributes = attributes
+        self._run_blocking = run_blocking
+        self._page_cache = page_cache
+        self._read_only = read_only
+        self._forget_cached = forget_cached
+        self._on_wishes = on_wishes
+
+    def _directory(self, number: int) -> Inode:
+        inode = self._table[number]
+        if not inode.is_directory:
+            raise NotADirectoryKeyError("not a directory", key=inode.key)
+        return inode
+
+    def _attributes_of(self, inode: Inode) -> Attributes:
+        timeout = self.namespace.ttl if is_local(inode) else self.namespace.remaining(inode)
+        return self._attributes.of(inode, timeout)
+
+    def _referenced(self, inode: Inode) -> Attributes:
+        inode.lookups += 1
+        return self._attributes_of(inode)
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise ReadOnlyError("the mount is read-only")
+
+    def _check_name(self, name: str) -> None:
+        if len(to_bytes(name)) > NAME_MAX:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), name)
+        check_new_name(name, binary_keys=self.manager.capabilities.binary_keys)
+
+    async def _lookup_or_none(self, directory: Inode, name: str) -> Inode | None:
+        try:
+            return await self.namespace.lookup(directory, name)
+        except FileNotFoundError:
+            return None
+
+    def _repin(self, inode: Inode) -> None:
+        """The object has a new version or key made here: handles on this mount see their own writes."""
+        for handle in inode.handles:
+            assert isinstance(handle, FileHandle)
+            if handle.reader is not None:
+                handle.reader.close()
+                handle.reader = None
+
+    async def _delete_deferred(self, key: str) -> None:
+        version = self.namespace.deferred.pop(key, None)
+        try:
+            await self._run_blocking(self._delete_and_finish, key, version)
+        except StorageError:
+            # The journal still has it: the next mount carries it out.
+            self.namespace.deferred[key] = version
+            raise
+        self._on_wishes()
+
+    def _delete_and_finish(self, key: str, version: Version | None) -> None:
+        try:
+            self.manager.primary.delete(key, expected=version)
+        except VersionMismatchError:
+            self._journal.finish_delete(key)  # somebody wrote it anew: not ours to remove
+            return
+        self._journal.finish_delete(key, self.manager.deletion_wishes(key))

@@ -1,0 +1,155 @@
+"""Open files: open, create, read, write, flush, release."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+from mscfs.errors import IsADirectoryKeyError, NotFoundError, VersionMismatchError
+from mscfs.types import ObjectMetadata
+from mscfs.vfs.attributes import Attributes
+from mscfs.vfs.changes import Changes
+from mscfs.vfs.core import Owner
+from mscfs.vfs.handles import FileHandle
+from mscfs.vfs.inodes import Inode
+from mscfs.vfs.reader import ChunkReader
+
+
+class Files(Changes):
+    """See the module."""
+
+    async def open(self, number: int, flags: int) -> tuple[int, bool]:
+        """Open a file; returns the handle and whether the kernel may keep the file's cached pages.
+
+        The version is settled here (R1, R2). When it changed since the kernel last looked, ESTALE makes the kernel look
+        the name up again and open what is there now.
+        """
+        inode = self._table[number]
+        if inode.is_directory:
+            raise IsADirectoryKeyError("is a directory", key=inode.key)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._check_writable()
+        direct = bool(flags & os.O_DIRECT)
+        if (direct or not self.namespace.is_fresh(inode)) and not await self.namespace.revalidate(inode):
+            raise OSError(errno.ESTALE, "the file changed since it was looked up")
+        handle, keep = self._opened(inode, flags)
+        if flags & os.O_TRUNC:
+            # The kernel leaves it to us (FUSE_ATOMIC_O_TRUNC): no setattr follows.
+            try:
+                await self._truncate(inode, 0)
+            except BaseException:
+                await self.release(handle)
+                raise
+        return handle, keep
+
+    async def create(self, parent: int, name: str, mode: int, flags: int, owner: Owner) -> tuple[int, bool, Attributes]:
+        """Make a file and open it. With O_EXCL the name is taken on the primary now, across hosts (W5)."""
+        self._check_writable()
+        directory = self._directory(parent)
+        self._check_name(name)
+        existing = directory.children.get(name)
+        if existing is not None:
+            if flags & os.O_EXCL:
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+            handle, keep = await self.open(existing.number, flags)
+            return handle, keep, self._referenced(existing)
+        placeholder = None
+        if flags & os.O_EXCL:
+            if directory.key + name in self.namespace.deferred:
+                await self._delete_deferred(directory.key + name)
+            placeholder = await self._run_blocking(self._create_exclusively, directory.key + name)
+        if placeholder is not None:
+            staging = self._area.create("update", placeholder.version)
+        else:
+            staging = self._area.create("replace", None)
+        staging.touch()
+        inode = self._table.add(directory, name, stat.S_IFREG)
+        inode.staging = staging
+        overrides = inode.overrides
+        overrides.mode, overrides.uid, overrides.gid, overrides.mtime_ns = mode, owner.uid, owner.gid, time.time_ns()
+        self.namespace.changed(inode, placeholder)
+        handle, keep = self._opened(inode, flags)
+        return handle, keep, self._referenced(inode)
+
+    async def read(self, handle_number: int, offset: int, size: int) -> bytes | memoryview:
+        """Bytes of the version that open() pinned, or of what was written here since.
+
+        ESTALE when no store holds that version any more; EIO within the read deadline when no store answers (R5).
+        """
+        handle = self.handles.file(handle_number)
+        inode = handle.inode
+        if inode.staging is not None:
+            return inode.staging.read(offset, size)
+        if handle.reader is None:
+            handle.reader = self._pinned(inode)
+        try:
+            return await handle.reader.read(offset, size)
+        except (NotFoundError, VersionMismatchError) as error:
+            raise VersionMismatchError(
+                "no store holds the version that was opened any more", store=error.store, key=inode.key
+            ) from error
+
+    async def write(self, handle_number: int, offset: int, data: bytes) -> int:
+        """Write to the staging file; ENOSPC here when there is no room."""
+        inode = self.handles.file(handle_number).inode
+        async with inode.lock:
+            staging = await self._staging(inode)
+            self._area.reserve(staging, offset + len(data))
+            written = staging.write(offset, data)
+        inode.overrides.mtime_ns = time.time_ns()
+        return written
+
+    async def flush(self, handle_number: int) -> None:
+        """close(2) of one descriptor: the primary holds what was written, or the store's error (W1)."""
+        await self._uploads.flush(self.handles.file(handle_number).inode)
+
+    async def fsync(self, handle_number: int) -> None:
+        """As flush."""
+        await self._uploads.flush(self.handles.file(handle_number).inode)
+
+    async def release(self, handle_number: int) -> None:
+        """The last descriptor of a handle is gone. Errors reach nobody: what fails is kept and logged."""
+        handle = self.handles.file(handle_number)
+        inode = handle.inode
+        self.handles.remove(handle_number)
+        if handle.writable:
+            inode.writers -= 1
+        if len(inode.handles) == 1:
+            # Still counted as open, so that the inode outlives the upload.
+            if inode.deleted:
+                await self._uploads.discard(inode)
+            else:
+                await self._uploads.settle(inode)
+        inode.handles.discard(handle)
+        if handle.reader is not None:
+            handle.reader.close()
+            if not inode.handles and self._forget_cached is not None:
+                self._forget_cached(handle.reader.target.digest)
+        if not inode.handles and inode.detached and inode.key in self.namespace.deferred:
+            await self._delete_deferred(inode.key)
+        self._table.drop_if_idle(inode)
+
+    def _opened(self, inode: Inode, flags: int) -> tuple[int, bool]:
+        handle = FileHandle(inode, flags)
+        keep = True
+        if inode.staging is None and inode.metadata is not None:
+            token = inode.metadata.version.token
+            keep = self._page_cache and inode.cached_version == token
+            inode.cached_version = token
+            if not handle.writable:
+                handle.reader = self._pinned(inode)
+                handle.reader.start()
+        inode.handles.add(handle)
+        if handle.writable:
+            inode.writers += 1
+        return self.handles.add(handle), keep
+
+    def _pinned(self, inode: Inode) -> ChunkReader:
+        if inode.metadata is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return ChunkReader(self._fetcher, self._fetcher.pin(inode.key, inode.metadata.version))
+
+    def _create_exclusively(self, key: str) -> ObjectMetadata:
+        return self.manager.primary.put(key, b"", if_absent=True)
