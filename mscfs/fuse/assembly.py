@@ -94,7 +94,16 @@ def assemble(
             behind = (*summary.missing, *summary.stale)
             replicator.gather(manager.back_fill_wishes(target.key, behind, target.version.size))
 
-    namespace = Namespace(InodeTable(), manager, run_blocking, ttl=options.metadata_ttl, clock=trio.current_time)
+    namespace = Namespace(
+        InodeTable(),
+        manager,
+        run_blocking,
+        transport,
+        nursery,
+        ttl=options.metadata_ttl,
+        clock=trio.current_time,
+        suspect=prober.suspect,
+    )
     area = StagingArea(private(journal.path.parent / "staging") / process_token(), options.staging_limit)
     fetcher = Fetcher(
         cache,

@@ -13,14 +13,14 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import pyfuse3
 
 from mscfs.errors import ReadOnlyError
+from mscfs.fuse.answers import no_entry, to_entry
+from mscfs.fuse.directories import reply
 from mscfs.fuse.xattrs import XattrReader
-from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.filesystem import Change, Filesystem, Owner
 from mscfs.vfs.paths import NAME_MAX, to_bytes, to_name
 
 log = logging.getLogger(__name__)
 
-BLOCK_SIZE = 512
 LARGE_STORE_BLOCKS = 1 << 38
 """An object store has no size: df shows one PiB in blocks of 4 KiB, free (contract N4)."""
 STATFS_BLOCK = 4096
@@ -72,13 +72,19 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        """Find a name."""
-        return _entry(await self._filesystem.lookup(parent_inode, to_name(name)))
+        """Find a name. That there is none is an answer too, which the kernel may keep for a while."""
+        try:
+            return to_entry(await self._filesystem.lookup(parent_inode, to_name(name)))
+        except FileNotFoundError:
+            seconds = self._filesystem.absence(parent_inode)
+            if not seconds:
+                raise
+            return no_entry(seconds)
 
     @guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """stat(2)."""
-        return _entry(self._filesystem.attributes(inode))
+        return to_entry(self._filesystem.attributes(inode))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Give back references; there is nobody to tell an error."""
@@ -93,17 +99,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Give entries from `start_id`; each the kernel takes counts as a lookup."""
-        entries = await self._filesystem.read_directory(fh, rewind=start_id == 0)
-        for position in range(start_id, len(entries)):
-            inode = entries[position]
-            name = inode.name
-            try:
-                attributes = self._filesystem.reference(inode)
-            except OSError:
-                continue  # gone since the listing was made
-            if not pyfuse3.readdir_reply(token, to_bytes(name), _entry(attributes), position + 1):
-                self._filesystem.dereference(attributes.number)
-                return
+        reply(self._filesystem, token, await self._filesystem.read_directory(fh, start_id))
 
     @guarded
     async def releasedir(self, fh: int) -> None:
@@ -125,7 +121,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         """Make a symbolic link."""
         made = await self._filesystem.symlink(parent_inode, to_name(name), to_name(target), _owner(ctx))
-        return _entry(made)
+        return to_entry(made)
 
     @guarded
     async def mkdir(
@@ -135,7 +131,7 @@ class Operations(pyfuse3.Operations):
         made = await self._filesystem.make_directory(
             parent_inode, to_name(name), mode & ~ctx.umask & 0o7777, _owner(ctx)
         )
-        return _entry(made)
+        return to_entry(made)
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -177,7 +173,7 @@ class Operations(pyfuse3.Operations):
         )
         await self._filesystem.flush(handle)
         await self._filesystem.release(handle)
-        return _entry(attributes)
+        return to_entry(attributes)
 
     @guarded
     async def create(
@@ -187,7 +183,7 @@ class Operations(pyfuse3.Operations):
         handle, keep_cache, attributes = await self._filesystem.create(
             parent_inode, to_name(name), mode & ~ctx.umask & 0o7777, flags, _owner(ctx)
         )
-        return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache), _entry(attributes)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache), to_entry(attributes)
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -238,7 +234,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return _entry(await self._filesystem.set_attributes(inode, change))
+        return to_entry(await self._filesystem.set_attributes(inode, change))
 
     @guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -287,22 +283,6 @@ class Operations(pyfuse3.Operations):
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Nothing can be removed."""
         raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-
-
-def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
-    entry = pyfuse3.EntryAttributes()
-    entry.st_ino = attributes.number
-    entry.st_mode = attributes.mode
-    entry.st_size = attributes.size
-    entry.st_uid = attributes.uid
-    entry.st_gid = attributes.gid
-    entry.st_nlink = attributes.links
-    entry.st_atime_ns = attributes.atime_ns
-    entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
-    entry.st_blksize = STATFS_BLOCK
-    entry.st_blocks = -(-attributes.size // BLOCK_SIZE)
-    entry.entry_timeout = entry.attr_timeout = attributes.timeout
-    return entry
 
 
 def _owner(ctx: pyfuse3.RequestContext) -> Owner:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from mscfs.errors import IntegrityError, NotFoundError, UnsupportedError
+from mscfs.providers.page import Page, paginate
 from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
 
 MARKER_SUFFIX = "/"
@@ -223,6 +224,10 @@ class StorageProvider(ABC):
         Sub-directories have type `directory` and keys that end in `/`; each name once. The directory's own
         marker is left out. A missing directory gives nothing (`has_directory` tells).
         """
+
+    def list_pages(self, directory: str = "") -> Iterator[Page]:
+        """The same in columns, without the keys that cannot be paths (N2)."""
+        return paginate(self.list_directory(directory), directory, links=not self.capabilities.real_directories)
 
     @abstractmethod
     def has_directory(self, directory: str) -> bool:

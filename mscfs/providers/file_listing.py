@@ -39,13 +39,16 @@ def walk(base: Base, prefix: str, start_after: str) -> Iterator[ObjectMetadata]:
 
 
 def entries(base: Base, directory: str) -> Iterator[ObjectMetadata]:
-    """The files, links and sub-directories of one directory, in the order of the disk; none if it is not there."""
+    """The files, links and sub-directories of one directory, by name in byte order; none if it is not there.
+
+    Its names are in memory, since the disk has no order; what they stand for is looked at as it is asked for.
+    """
     descriptor = _open(base, directory)
     if descriptor is None:
         return
-    with closing(descriptor), os.scandir(descriptor) as found:
-        for entry in found:
-            described = None if is_draft(entry.name) else _described(descriptor, directory, entry.name)
+    with closing(descriptor):
+        for name in sorted(os.listdir(descriptor), key=os.fsencode):
+            described = None if is_draft(name) else _described(descriptor, directory, name)
             if described is not None:
                 yield described
 

@@ -25,6 +25,7 @@ from mscfs.errors import (
 )
 from mscfs.providers.base import MultipartUpload, ObjectReader, Source, Space, StorageProvider
 from mscfs.providers.checksum import Checksum, matches
+from mscfs.providers.page import Page
 from mscfs.providers.sources import read_pieces
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
@@ -78,6 +79,12 @@ class RetryingProvider(StorageProvider):
     def list_directory(self, directory: str = "") -> Iterator[ObjectMetadata]:
         # Its entries have no order to go on from: only what failed before the first one is begun again.
         first, rest = self.read(lambda: _begin(self.inner.list_directory(directory)))
+        if first is not None:
+            yield first
+            yield from rest
+
+    def list_pages(self, directory: str = "") -> Iterator[Page]:
+        first, rest = self.read(lambda: _begin(self.inner.list_pages(directory)))
         if first is not None:
             yield first
             yield from rest

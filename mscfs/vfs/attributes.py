@@ -6,10 +6,13 @@ import os
 import stat
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mscfs.config.values import MscfsOptions
+from mscfs.providers.page import Detail
 from mscfs.types import to_ns
-from mscfs.vfs.inodes import Inode
+from mscfs.vfs.entries import GONE, Entries
+from mscfs.vfs.inodes import MODES, Inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,14 @@ class Attributes:
     timeout: float
 
 
+class Ownership(NamedTuple):
+    """`mode` with the file type."""
+
+    mode: int
+    uid: int
+    gid: int
+
+
 class AttributeMaker:
     """Puts together the store's word, what was set on this mount, and the options' defaults."""
 
@@ -34,7 +45,7 @@ class AttributeMaker:
         self._options = options
         self._uid = os.geteuid() if options.uid is None else options.uid
         self._gid = os.getegid() if options.gid is None else options.gid
-        self._started_ns = time.time_ns()
+        self.started_ns = time.time_ns()
 
     def of(self, inode: Inode, timeout: float) -> Attributes:
         """The attributes of an inode now."""
@@ -42,7 +53,7 @@ class AttributeMaker:
         mtime_ns = overrides.mtime_ns
         if mtime_ns is None and metadata is not None:
             mtime_ns = metadata.modified_ns or to_ns(metadata.last_modified)
-        mtime_ns = mtime_ns or self._started_ns
+        mtime_ns = mtime_ns or self.started_ns
         mode, uid, gid = overrides.mode, overrides.uid, overrides.gid
         if metadata is not None:
             mode = metadata.mode if mode is None else mode
@@ -50,14 +61,38 @@ class AttributeMaker:
             gid = metadata.gid if gid is None else gid
         return Attributes(
             number=inode.number,
-            mode=inode.kind | (self._default_mode(inode.kind) if mode is None else stat.S_IMODE(mode)),
             size=inode.size,
-            uid=self._uid if uid is None or self._options.uid is not None else uid,
-            gid=self._gid if gid is None or self._options.gid is not None else gid,
             links=0 if inode.detached else 1,
             atime_ns=overrides.atime_ns or mtime_ns,
             mtime_ns=mtime_ns,
             timeout=timeout,
+            **self._owned(inode.kind, mode, uid, gid)._asdict(),
+        )
+
+    def listed(self, entries: Entries, slot: int, timeout: float) -> Attributes:
+        """The attributes of what was only listed."""
+        mtime_ns = entries.modified[slot] or self.started_ns
+        return Attributes(
+            number=entries.number(slot),
+            size=entries.size(slot),
+            links=0 if entries.states[slot] & GONE else 1,
+            atime_ns=mtime_ns,
+            mtime_ns=mtime_ns,
+            timeout=timeout,
+            **self.ownership(entries.kinds[slot], entries.details[slot])._asdict(),
+        )
+
+    def ownership(self, kind: int, detail: Detail | None) -> Ownership:
+        """Mode, owner and group of a kind of entry with what the store tells about it."""
+        if detail is None:
+            return self._owned(MODES[kind], None, None, None)
+        return self._owned(MODES[kind], detail.mode, detail.uid, detail.gid)
+
+    def _owned(self, kind: int, mode: int | None, uid: int | None, gid: int | None) -> Ownership:
+        return Ownership(
+            kind | (self._default_mode(kind) if mode is None else stat.S_IMODE(mode)),
+            self._uid if uid is None or self._options.uid is not None else uid,
+            self._gid if gid is None or self._options.gid is not None else gid,
         )
 
     def _default_mode(self, kind: int) -> int:

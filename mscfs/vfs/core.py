@@ -12,6 +12,7 @@ from mscfs.journal import Journal
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import Version
 from mscfs.vfs.attributes import AttributeMaker, Attributes
+from mscfs.vfs.entries import Entries
 from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.handles import FileHandle, HandleTable
 from mscfs.vfs.inodes import Inode, InodeTable
@@ -73,8 +74,12 @@ class Core:
         return inode
 
     def _attributes_of(self, inode: Inode) -> Attributes:
-        timeout = self.namespace.ttl if is_local(inode) else self.namespace.remaining(inode)
+        timeout = self.namespace.ttl if is_local(inode) else self.namespace.remaining(inode.checked)
         return self._attributes.of(inode, timeout)
+
+    def _listed(self, entries: Entries, slot: int) -> Attributes:
+        """What `_attributes_of` is for an inode, for a name that was only listed."""
+        return self._attributes.listed(entries, slot, self.namespace.remaining(entries.moment(slot)))
 
     def _referenced(self, inode: Inode) -> Attributes:
         inode.lookups += 1

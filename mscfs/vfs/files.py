@@ -26,7 +26,10 @@ class Files(Changes):
         The version is settled here (R1, R2). When it changed since the kernel last looked, ESTALE makes the kernel look
         the name up again and open what is there now.
         """
-        inode = self._table[number]
+        with self._table[number].used() as inode:
+            return await self._open(inode, flags)
+
+    async def _open(self, inode: Inode, flags: int) -> tuple[int, bool]:
         if inode.is_directory:
             raise IsADirectoryKeyError("is a directory", key=inode.key)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
@@ -49,7 +52,7 @@ class Files(Changes):
         self._check_writable()
         directory = self._directory(parent)
         self._check_name(name)
-        existing = directory.children.get(name)
+        existing = self._table.child(directory, name)
         if existing is not None:
             if flags & os.O_EXCL:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from mscfs.vfs.inodes import Inode
+from mscfs.vfs.listings import Listing
 from mscfs.vfs.reader import ChunkReader
 
 
@@ -27,10 +28,13 @@ class FileHandle:
 
 @dataclass(eq=False, slots=True)
 class DirectoryHandle:
-    """One open of a directory; `entries` is what the last rewind saw."""
+    """One open of a directory: the listing that the last rewind began to read, and what is in no listing."""
 
     inode: Inode
-    entries: list[Inode] | None = field(default=None)
+    listing: Listing | None = None
+    listed: int = 0
+    """Entries of the listing, once it is read to its end."""
+    loose: list[Inode] | None = None
 
 
 Handle = TypeVar("Handle", FileHandle, DirectoryHandle)

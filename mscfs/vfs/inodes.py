@@ -5,15 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import trio
 
+from mscfs.providers.page import DIRECTORY, FILE, SYMLINK, Entry, to_entry
 from mscfs.types import ObjectMetadata
+from mscfs.vfs.entries import BLOCK, BLOCK_BITS, GONE, HELD, Entries
+from mscfs.vfs.paths import to_bytes, to_name
 from mscfs.vfs.staging import StagingFile
 
+if TYPE_CHECKING:
+    from mscfs.vfs.listings import Listing
+
 ROOT = 1
+MODES = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
+"""The file type in st_mode for each kind of entry."""
+KINDS = {mode: kind for kind, mode in MODES.items()}
 MAY_GIVE_AWAY = os.geteuid() == 0
 """Only root may set a new file's owner on the store (chown(2)); others own what they make."""
 
@@ -34,14 +46,7 @@ class Overrides:
         return (self.mode, self.uid, self.gid, self.mtime_ns) != (None, None, None, None)
 
 
-@dataclass(slots=True)
-class Listing:
-    """The entries of a directory as the primary listed them, by name, and when (monotonic seconds) that began."""
-
-    entries: dict[str, ObjectMetadata]
-    taken: float
-    serial: int
-    """Of the last local change before it began: later changes are told from the inodes."""
+NO_OVERRIDES = Overrides()
 
 
 class Inode:
@@ -56,8 +61,10 @@ class Inode:
         "change",
         "checked",
         "children",
+        "coming",
         "deleted",
         "detached",
+        "entries",
         "handles",
         "kind",
         "listing",
@@ -71,6 +78,7 @@ class Inode:
         "removed",
         "staging",
         "sticky",
+        "users",
         "writers",
     )  # fmt: skip
 
@@ -97,10 +105,18 @@ class Inode:
         """A directory that exists here although the store may know nothing below it any more."""
         self.cached_version: str | None = None
         """Token of the version whose bytes the kernel's page cache holds."""
+        self.users = 0
+        """Calls under way that have it in hand without a handle."""
         self.children: dict[str, Inode] = {}
+        """The names in a directory that have an inode of their own."""
         self.removed: dict[str, int] = {}
         """Names taken away on this mount, with the serial of the change."""
+        self.entries: Entries | None = None
+        """The names in a directory as listings told them."""
         self.listing: Listing | None = None
+        """The latest listing that came to its end."""
+        self.coming: Listing | None = None
+        """The one under way."""
         self.lock = trio.Lock()
 
     @property
@@ -127,38 +143,130 @@ class Inode:
         return self.metadata.content_length
 
     @property
-    def is_busy(self) -> bool:
-        """Whether something still needs this inode."""
-        return bool(self.lookups or self.handles or self.children or (self.staging and self.staging.dirty))
+    def is_needed(self) -> bool:
+        """Whether something on this mount needs the object itself, whatever the kernel refers to."""
+        return bool(
+            self.handles
+            or self.children
+            or self.users
+            or self.lock.locked()
+            or self.coming
+            or (self.staging and self.staging.dirty)
+            or (self.entries and self.entries.references)
+            or (self.parent and self.parent.coming and self.change > self.parent.coming.serial)
+        )
+
+    @contextmanager
+    def used(self) -> Iterator[Self]:
+        """While a call has it in hand, it stays what its number and its name stand for."""
+        self.users += 1
+        try:
+            yield self
+        finally:
+            self.users -= 1
 
 
 class InodeTable:
-    """All inodes by number, the names in their directories, and the kernel's lookup counts."""
+    """All inodes by number, the names in their directories, and the kernel's lookup counts.
+
+    A name that was only listed has a number and no `Inode`: it is made when something more than stat(2) is asked for,
+    and goes back to the columns of `Entries` when nobody needs it any more.
+    """
 
     def __init__(self) -> None:
-        self._next = ROOT
+        self._blocks: dict[int, Entries] = {}
+        self._next_block = 1
+        self._numbers = iter(range(ROOT, BLOCK))
         self._inodes: dict[int, Inode] = {}
         self.root = self._make(None, "", stat.S_IFDIR)
         self.root.lookups = 1
 
     def __len__(self) -> int:
+        """The number of inodes that are objects."""
         return len(self._inodes)
 
     def __iter__(self) -> Iterator[Inode]:
         return iter(list(self._inodes.values()))
 
     def __getitem__(self, number: int) -> Inode:
-        try:
-            return self._inodes[number]
-        except KeyError:
-            raise OSError(errno.ESTALE, "the inode is not known any more") from None
+        """The inode of a number; OSError ESTALE."""
+        inode = self._inodes.get(number)
+        return self.materialise(*self.place(number)) if inode is None else inode
+
+    def get(self, number: int) -> Inode | None:
+        """The inode of a number, if it is an object."""
+        return self._inodes.get(number)
+
+    def place(self, number: int) -> tuple[Entries, int]:
+        """Where what is known of a number stands, when it is no object; OSError ESTALE."""
+        place = self._place(number)
+        if place is None or not place[0].has(place[1]):
+            raise OSError(errno.ESTALE, "the inode is not known any more")
+        return place
+
+    def child(self, parent: Inode, name: str) -> Inode | None:
+        """The inode of a name in a directory as far as known here, however long ago."""
+        child = parent.children.get(name)
+        if child is None and parent.entries is not None:
+            slot = parent.entries.find(to_bytes(name))
+            if slot >= 0:
+                return self.materialise(parent.entries, slot)
+        return child
+
+    def entries_of(self, directory: Inode) -> Entries:
+        """The columns of a directory."""
+        if directory.entries is None:
+            directory.entries = Entries(directory, self._allot)
+        return directory.entries
 
     def add(self, parent: Inode, name: str, kind: int) -> Inode:
         """A new inode under a name that must be free."""
         assert name not in parent.children
-        inode = self._make(parent, name, kind)
+        entries = parent.entries
+        if entries is None:
+            inode = self._make(parent, name, kind)
+        else:
+            self.lose(parent, name)
+            slot = entries.add(Entry(to_bytes(name), KINDS[kind], 0, 0, b"", None))
+            entries.states[slot] = HELD
+            entries.references += 1
+            number = entries.number(slot)
+            inode = self._inodes[number] = Inode(number, parent, name, kind)
         parent.children[name] = inode
         return inode
+
+    def materialise(self, entries: Entries, slot: int) -> Inode:
+        """The inode of a slot as an object."""
+        parent, name = entries.directory, to_name(entries.names[slot])
+        if entries.states[slot] & HELD:
+            return parent.children[name]
+        number, entry = entries.number(slot), entries.read(slot)
+        inode = self._inodes[number] = Inode(number, parent, name, MODES[entries.kinds[slot]])
+        inode.metadata = entry.metadata(parent.key)
+        inode.checked = entries.moment(slot)
+        inode.lookups = entries.lookups[slot]
+        entries.lookups[slot] = 0
+        entries.references += not inode.lookups  # its own instead of the kernel's
+        if entries.states[slot] & GONE:
+            inode.detached, inode.parent, inode.name = True, None, inode.metadata.key
+            return inode
+        if entries.cached[slot]:
+            inode.cached_version = inode.metadata.version.token
+        entries.states[slot] |= HELD
+        parent.children[name] = inode
+        return inode
+
+    def hold(self, parent: Inode, inode: Inode) -> None:
+        """An inode is what its name in the columns stands for, which are brought up to date."""
+        entries, metadata = parent.entries, inode.metadata
+        if entries is None or metadata is None:
+            return
+        name = to_bytes(inode.name)
+        slot, entry = entries.find(name), to_entry(metadata, name, links=False)
+        if slot < 0:
+            slot = entries.add(entry)
+        entries.put(slot, entry)
+        entries.states[slot] = HELD
 
     def detach(self, inode: Inode) -> None:
         """Take the name away; the inode stays for its handles and the kernel's references."""
@@ -167,10 +275,18 @@ class InodeTable:
             return
         if parent.children.get(inode.name) is inode:
             del parent.children[inode.name]
+            self.lose(parent, inode.name)
         # The key at the time of the loss: open handles keep reading the object by it.
         inode.detached, inode.parent, inode.name = True, None, inode.key
         self.drop_if_idle(inode)
         self.drop_if_idle(parent)
+
+    def lose(self, parent: Inode, name: str) -> None:
+        """A name in the columns of a directory is gone, whether or not an inode has it."""
+        if parent.entries is not None:
+            slot = parent.entries.find(to_bytes(name))
+            if slot >= 0:
+                self._drop_slot(parent.entries, slot)
 
     def move(self, inode: Inode, parent: Inode, name: str) -> None:
         """Give an inode another name; the name must be free."""
@@ -181,34 +297,110 @@ class InodeTable:
         parent.children[name] = inode
         self.drop_if_idle(old)
 
-    def current(self, inode: Inode) -> Inode:
-        """The inode under the name of one that may have been dropped as idle since: another one, or this one again."""
-        parent = inode.parent
-        if parent is None:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        if inode.name not in parent.children:
-            parent.children[inode.name] = self._inodes[inode.number] = inode
-        return parent.children[inode.name]
-
     def forget(self, number: int, lookups: int) -> None:
         """The kernel gives back references."""
         inode = self._inodes.get(number)
         if inode is not None:
             inode.lookups = max(0, inode.lookups - lookups)
             self.drop_if_idle(inode)
+            return
+        place = self._place(number)
+        if place is not None:
+            entries, slot = place
+            entries.forget(slot, lookups)
+            if not entries.references:
+                self.drop_if_idle(entries.directory)
 
     def drop_if_idle(self, inode: Inode) -> None:
-        """Remove what nothing refers to any more, and then its parent likewise."""
-        while inode is not self.root and not inode.is_busy:
-            self._inodes.pop(inode.number, None)
-            parent = inode.parent
-            if parent is None or parent.children.get(inode.name) is not inode:
+        """Remove what nothing refers to any more, and then its parent likewise.
+
+        What only the kernel refers to goes back to the columns, if they can tell everything about it.
+        """
+        while inode is not self.root and not inode.is_needed and inode.number in self._inodes:
+            parent, slot = inode.parent, self._slot(inode)
+            if inode.lookups and slot is None:
                 return
-            del parent.children[inode.name]
+            del self._inodes[inode.number]
+            if inode.entries is not None:
+                for block in inode.entries.blocks:
+                    del self._blocks[block]
+            if parent is not None and parent.children.get(inode.name) is inode:
+                del parent.children[inode.name]
+                if parent.entries is not None:
+                    self._fold(parent.entries, inode, slot)
+            self._give_back(inode.number)
+            if parent is None:
+                return
             inode = parent
 
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _place(self, number: int) -> tuple[Entries, int] | None:
+        entries = self._blocks.get(number >> BLOCK_BITS)
+        if entries is None:
+            return None
+        ordinal = bisect_left(entries.blocks, number >> BLOCK_BITS)
+        return entries, ordinal << BLOCK_BITS | number & BLOCK - 1
+
+    def _slot(self, inode: Inode) -> int | None:
+        """The slot that can take over for an inode without loss, if there is one."""
+        place = self._place(inode.number)
+        if place is None or inode.metadata is None or inode.parent is None:
+            return None
+        entries, slot = place
+        can_take = (
+            entries.directory is inode.parent
+            and entries.find(to_bytes(inode.name)) == slot
+            and inode.kind != stat.S_IFDIR
+            and inode.staging is None
+            and inode.overrides == NO_OVERRIDES
+            and inode.checked <= entries.moment(slot)
+        )
+        return slot if can_take else None
+
+    def _fold(self, entries: Entries, inode: Inode, own: int | None) -> None:
+        """The columns tell of an inode's name from now on."""
+        name = to_bytes(inode.name)
+        slot = entries.find(name)
+        if slot < 0:
+            return
+        entries.states[slot] &= ~HELD
+        if inode.metadata is None:
+            self._drop_slot(entries, slot)
+            return
+        entries.put(slot, to_entry(inode.metadata, name, links=False))
+        if own is not None:
+            entries.cached[slot] = inode.cached_version == inode.metadata.version.token
+            if inode.lookups:
+                entries.refer(slot, inode.lookups)
+
+    def _drop_slot(self, entries: Entries, slot: int) -> None:
+        entries.drop(slot)
+        if entries.number(slot) not in self._inodes:
+            entries.free_if_gone(slot)
+
+    def _give_back(self, number: int) -> None:
+        """No object has that number any more."""
+        place = self._place(number)
+        if place is not None:
+            entries, slot = place
+            entries.references -= 1
+            entries.free_if_gone(slot)
+            if not entries.references:
+                self.drop_if_idle(entries.directory)
+
+    def _allot(self, entries: Entries) -> int:
+        block = self._next_block
+        self._next_block += 1
+        self._blocks[block] = entries
+        return block
+
     def _make(self, parent: Inode | None, name: str, kind: int) -> Inode:
-        inode = Inode(self._next, parent, name, kind)
-        self._next += 1
-        self._inodes[inode.number] = inode
+        number = next(self._numbers, None)
+        if number is None:
+            first = self._next_block << BLOCK_BITS
+            self._next_block += 1
+            self._numbers = iter(range(first, first + BLOCK))
+            number = next(self._numbers)
+        inode = self._inodes[number] = Inode(number, parent, name, kind)
         return inode

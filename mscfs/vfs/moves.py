@@ -22,7 +22,10 @@ class Moves(Core):
         """Remove an empty directory; ENOTEMPTY."""
         self._check_writable()
         directory = self._directory(parent)
-        inode = await self.namespace.lookup(directory, name)
+        with (await self.namespace.lookup(directory, name)).used() as inode:
+            await self._remove_directory(directory, inode)
+
+    async def _remove_directory(self, directory: Inode, inode: Inode) -> None:
         if not inode.is_directory:
             raise NotADirectoryKeyError("not a directory", key=inode.key)
         if not self.namespace.is_empty_here(inode):
@@ -31,14 +34,18 @@ class Moves(Core):
             await self._delete_deferred(key)
         await self._run_blocking(self.manager.remove_directory, inode.key)
         self._on_wishes()
-        self.namespace.removed(directory, name)
+        self.namespace.removed(directory, inode.name)
         self._table.detach(inode)
 
     async def unlink(self, parent: int, name: str) -> None:
         """Take a name away. Open handles keep reading; the object goes when the last of them closes (W8)."""
         self._check_writable()
         directory = self._directory(parent)
-        inode = await self.namespace.lookup(directory, name)
+        with (await self.namespace.lookup(directory, name)).used() as inode:
+            await self._unlink(directory, inode)
+        self._table.drop_if_idle(inode)
+
+    async def _unlink(self, directory: Inode, inode: Inode) -> None:
         if inode.is_directory:
             raise IsADirectoryKeyError("is a directory", key=inode.key)
         async with inode.lock:
@@ -53,7 +60,6 @@ class Moves(Core):
             self._lost_name(directory, inode)
         if not inode.handles:
             await self._uploads.discard(inode)
-            self._table.drop_if_idle(inode)
 
     async def rename(self, parent: int, name: str, new_parent: int, new_name: str, flags: int) -> None:
         """Rename a file or link, replacing a file of the new name.
@@ -65,7 +71,12 @@ class Moves(Core):
             raise OSError(errno.EINVAL, "only RENAME_NOREPLACE is supported")
         source_directory, target_directory = self._directory(parent), self._directory(new_parent)
         self._check_name(new_name)
-        inode = await self.namespace.lookup(source_directory, name)
+        with (await self.namespace.lookup(source_directory, name)).used() as inode:
+            await self._rename(inode, source_directory, target_directory, new_name, flags)
+
+    async def _rename(
+        self, inode: Inode, source_directory: Inode, target_directory: Inode, new_name: str, flags: int
+    ) -> None:
         if inode.is_directory:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         replaced = await self._lookup_or_none(target_directory, new_name)
@@ -95,7 +106,7 @@ class Moves(Core):
                 self._lost_name(target_directory, current)
                 if not current.handles:
                     await self._uploads.discard(current)
-            self.namespace.removed(source_directory, name)
+            self.namespace.removed(source_directory, inode.name)
             self._keep_directory(source_directory)
             self._table.move(inode, target_directory, new_name)
             self._moved(inode, renamed)

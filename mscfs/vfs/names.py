@@ -6,12 +6,31 @@ import errno
 import os
 import stat
 import time
+from array import array
+from dataclasses import dataclass
 
-from mscfs.vfs.attributes import Attributes
+from mscfs.providers.page import Detail
+from mscfs.vfs.attributes import Attributes, Ownership
 from mscfs.vfs.core import Core, Owner
+from mscfs.vfs.entries import GONE, UNSURE, Entries
 from mscfs.vfs.handles import DirectoryHandle
 from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode
 from mscfs.vfs.namespace import directory_metadata
+
+ROWS = 512
+"""Entries that one call of `read_directory` gives at most; the kernel takes about 200 at once."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """Entries of a directory from `position` on: slots of the columns, or inodes that no listing told of."""
+
+    position: int
+    entries: Entries
+    slots: array[int]
+    loose: list[Inode]
+    timeout: float
+    """How long what the columns tell may be believed."""
 
 
 class Names(Core):
@@ -19,12 +38,21 @@ class Names(Core):
 
     def attributes(self, number: int) -> Attributes:
         """stat(2) of an inode the kernel holds; never asks a store."""
-        return self._attributes_of(self._table[number])
+        inode = self._table.get(number)
+        return self._listed(*self._table.place(number)) if inode is None else self._attributes_of(inode)
 
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The inode of a name, with one more reference by the kernel."""
-        inode = await self.namespace.lookup(self._directory(parent), name)
-        return self._referenced(inode)
+        found = await self.namespace.find(self._directory(parent), name)
+        if isinstance(found, Inode):
+            return self._referenced(found)
+        entries, slot = found
+        entries.refer(slot)
+        return self._listed(entries, slot)
+
+    def absence(self, parent: int) -> float:
+        """Seconds for which the kernel may believe that a name it was just refused does not exist."""
+        return self.namespace.absence(self._directory(parent))
 
     def forget(self, number: int, lookups: int) -> None:
         """The kernel gives back references."""
@@ -34,34 +62,59 @@ class Names(Core):
         """A handle for reading a directory."""
         return self.handles.add(DirectoryHandle(self._directory(number)))
 
-    async def read_directory(self, handle_number: int, *, rewind: bool) -> list[Inode]:
-        """The entries as they were at the last rewind."""
+    async def read_directory(self, handle_number: int, position: int) -> Rows:
+        """Some entries from `position` on, as soon as there are any; none at the end. 0 begins anew."""
         handle = self.handles.directory(handle_number)
-        if handle.entries is None or rewind:
-            handle.entries = await self.namespace.entries(handle.inode)
-        return handle.entries
+        if position == 0 or handle.listing is None:
+            handle.listing, handle.loose = await self.namespace.listing(handle.inode), None
+        listing, entries = handle.listing, handle.inode.entries
+        assert entries is not None
+        await listing.reach(position)
+        end = position + ROWS if handle.loose is None else min(position + ROWS, handle.listed)
+        slots = listing.sequence[position:end]
+        if slots:
+            await self.namespace.settle_links(entries, slots)
+            return Rows(position, entries, slots, [], self.namespace.remaining(listing.taken))
+        if handle.loose is None:
+            handle.listed, handle.loose = len(listing.sequence), self.namespace.loose(handle.inode)
+        return Rows(position, entries, slots, handle.loose[position - handle.listed :], 0.0)
+
+    @property
+    def started_ns(self) -> int:
+        """The time of what no store tells a time of."""
+        return self._attributes.started_ns
+
+    def is_present(self, inode: Inode) -> bool:
+        """Whether an inode still has its name."""
+        return inode.parent is not None and inode.parent.children.get(inode.name) is inode
+
+    def present(self, entries: Entries, slot: int) -> Inode | None:
+        """The inode of an entry that the columns do not tell all about; None when its name is gone."""
+        return None if entries.states[slot] & (GONE | UNSURE) else self._table.materialise(entries, slot)
 
     def reference(self, inode: Inode) -> Attributes:
-        """Count an entry that the kernel took from a directory listing; ESTALE when it was dropped meanwhile."""
-        return self._referenced(self._table.current(inode))
+        """Count an inode that the kernel took from a directory."""
+        return self._referenced(inode)
 
-    def dereference(self, number: int) -> None:
+    def dereference(self, inode: Inode) -> None:
         """Take back one reference that the kernel did not take after all."""
-        self._table.forget(number, 1)
+        self._table.forget(inode.number, 1)
+
+    def ownership(self, kind: int, detail: Detail | None) -> Ownership:
+        """Mode, owner and group of what a listing told of."""
+        return self._attributes.ownership(kind, detail)
 
     def close_directory(self, handle_number: int) -> None:
-        """Close a directory; entries that nobody looked up are forgotten."""
-        handle = self.handles.directory(handle_number)
+        """Close a directory."""
+        self.handles.directory(handle_number)
         self.handles.remove(handle_number)
-        for inode in handle.entries or ():
-            self._table.drop_if_idle(inode)
 
     async def readlink(self, number: int) -> str:
         """The target of a symbolic link."""
-        inode = self._table[number]
-        if inode.metadata is None or inode.metadata.symlink_target is None:
-            inode.metadata = await self._run_blocking(self.manager.head, inode.key)
-        return inode.metadata.symlink_target or ""
+        with self._table[number].used() as inode:
+            if inode.metadata is None or inode.metadata.symlink_target is None:
+                inode.metadata = await self._run_blocking(self.manager.head, inode.key)
+            return inode.metadata.symlink_target or ""
 
     async def symlink(self, parent: int, name: str, target: str, owner: Owner) -> Attributes:
         """Make a symbolic link."""
@@ -82,6 +135,7 @@ class Names(Core):
         self._on_wishes()
         inode = self._table.add(directory, name, stat.S_IFDIR)
         self.namespace.changed(inode, directory_metadata(key))
+        self.namespace.made_directory(inode)
         inode.overrides.mode, inode.overrides.uid, inode.overrides.gid = mode, owner.uid, owner.gid
         inode.overrides.mtime_ns = time.time_ns()
         return self._referenced(inode)

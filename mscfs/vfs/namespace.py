@@ -6,20 +6,24 @@ meanwhile wins over it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
 from mscfs.errors import InvalidKeyError, NotFoundError, StorageError
 from mscfs.providers.base import StorageProvider
+from mscfs.providers.page import DIRECTORY, MAYBE_LINK, Entry, Page, entries_of, to_entry
 from mscfs.types import ObjectMetadata, Version, from_ns
-from mscfs.vfs.inodes import Inode, InodeTable, Listing
-from mscfs.vfs.paths import is_valid_name, last_segment
-from mscfs.vfs.transport import RunBlocking
+from mscfs.vfs.entries import GONE, UNSURE, Entries
+from mscfs.vfs.inodes import Inode, InodeTable
+from mscfs.vfs.listings import Lister, Listing
+from mscfs.vfs.paths import is_valid_name, to_bytes, to_name
+from mscfs.vfs.transport import RunBlocking, Transport
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +39,12 @@ class Namespace:
         table: InodeTable,
         store: StorageProvider,
         run_blocking: RunBlocking,
+        transport: Transport,
+        nursery: trio.Nursery,
         *,
         ttl: float,
         clock: Callable[[], float],
+        suspect: Callable[[str], None],
     ) -> None:
         self.table = table
         self.ttl = ttl
@@ -50,6 +57,7 @@ class Namespace:
         self._store = store
         self._run_blocking = run_blocking
         self._clock = clock
+        self._lister = Lister(transport, nursery, self, suspect=suspect)
         self._serial = 0
         self._odd: dict[str, tuple[int, int]] = {}
         """For each directory that has any: its keys that cannot be paths, and its shadowed names."""
@@ -65,34 +73,56 @@ class Namespace:
         parent = inode.parent
         if parent is not None:
             parent.removed.pop(inode.name, None)
-            if parent.listing is not None and metadata is not None:
-                # The inode may be forgotten before the listing is: then this is what is known of the name.
-                parent.listing.entries[inode.name] = metadata
+            # The inode may be forgotten before the listing is: then this is what is known of the name.
+            self.table.hold(parent, inode)
 
     def removed(self, parent: Inode, name: str) -> None:
         """A name was taken away here."""
         self._serial += 1
         if len(parent.removed) >= REMEMBERED_REMOVALS:
-            # Far more than can be under way: forget the older half, and the listing that they belong to.
+            # Far more than can be under way: forget the older half, and believe no listing that they belong to.
             parent.listing = None
             for old in list(parent.removed)[: REMEMBERED_REMOVALS // 2]:
                 del parent.removed[old]
         parent.removed.pop(name, None)
         parent.removed[name] = self._serial
+        self.table.lose(parent, name)
+
+    def made_directory(self, inode: Inode) -> None:
+        """A directory was made here: nothing is in it, which spares the questions for the names to be made in it."""
+        entries = self.table.entries_of(inode)
+        entries.begin(self._clock())
+        inode.listing = Listing(inode, entries.sequence, self._clock(), self._serial)
+        inode.listing.is_complete = True
 
     # -- questions ------------------------------------------------------------------------------------------------
 
     async def lookup(self, parent: Inode, name: str) -> Inode:
         """The inode of a name; FileNotFoundError. Asks the primary when nothing fresh is known."""
+        found = await self.find(parent, name)
+        return found if isinstance(found, Inode) else self.table.materialise(*found)
+
+    async def find(self, parent: Inode, name: str) -> Inode | tuple[Entries, int]:
+        """The same, or the slot of a name that is known from a listing and needs no inode."""
         child = parent.children.get(name)
-        if child is not None and (is_local(child) or self._is_fresh(child.checked)):
-            return child
-        listing = parent.listing
-        if listing is not None and self._is_fresh(listing.taken):
-            entry = listing.entries.get(name)
-            if entry is None or not self._may_be_symlink(entry):
-                return self._apply(parent, name, entry, listing.serial, listing.taken)
+        if child is not None:
+            if is_local(child) or self._is_fresh(child.checked):
+                return child
+        elif parent.entries is not None:
+            entries = parent.entries
+            slot = entries.find(to_bytes(name))
+            if slot >= 0 and self._is_fresh(entries.moment(slot)):
+                if not entries.states[slot] & UNSURE:
+                    return entries, slot
+                await self._settle(entries, slot)
+                return await self.find(parent, name)
+            if slot < 0 and self.absence(parent) > 0:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return await self._ask_and_apply(parent, name)
+
+    def absence(self, parent: Inode) -> float:
+        """Seconds for which a name that is not known in a directory can be believed not to exist."""
+        return 0.0 if parent.listing is None else self.remaining(parent.listing.taken)
 
     async def revalidate(self, inode: Inode) -> bool:
         """Ask the primary about a file now. False when the name no longer means this version: look it up again."""
@@ -107,40 +137,48 @@ class Namespace:
         """Whether the primary vouched for the inode within the ttl, or the truth is here."""
         return is_local(inode) or self._is_fresh(inode.checked)
 
-    def remaining(self, inode: Inode) -> float:
-        """Seconds for which the kernel may believe what it is told of the inode now."""
-        return max(0.0, self.ttl - (self._clock() - inode.checked))
+    def remaining(self, checked: float) -> float:
+        """Seconds for which the kernel may believe now what the primary said at that moment."""
+        return max(0.0, self.ttl - (self._clock() - checked))
 
-    async def entries(self, directory: Inode) -> list[Inode]:
-        """All entries of a directory, sorted by name. Inodes without a lookup count are dropped again by the caller."""
-        listing = directory.listing
-        if listing is None or not self._is_fresh(listing.taken):
-            listing = await self._list(directory)
-        names = set(listing.entries)
-        for name, child in directory.children.items():
-            if is_local(child) or child.change > listing.serial:
-                names.add(name)
-        found: dict[str, Inode] = {}
-        unsure: list[str] = []
-        for name in names:
-            entry = listing.entries.get(name)
-            if entry is not None and self._may_be_symlink(entry) and name not in directory.children:
-                unsure.append(name)
-                continue
-            try:
-                found[name] = self._apply(directory, name, entry, listing.serial, listing.taken)
-            except FileNotFoundError:
-                continue
-        async with trio.open_nursery() as nursery:
-            for name in unsure:
-                nursery.start_soon(self._find, directory, name, found)
-        return [found[name] for name in sorted(found)]
+    async def listing(self, directory: Inode) -> Listing:
+        """A listing of a directory to read from: fresh, or under way."""
+        while True:
+            listing = directory.coming or directory.listing
+            if listing is not None and self._is_fresh(listing.taken):
+                break
+            if directory.coming is None:
+                listing = self._begin(directory)
+                break
+            # It began too long ago to be believed, and only one can be under way.
+            await directory.coming.end()
+        listing.wanted = True
+        return listing
 
-    async def _find(self, directory: Inode, name: str, found: dict[str, Inode]) -> None:
-        try:
-            found[name] = await self._ask_and_apply(directory, name)
-        except FileNotFoundError:
-            return
+    async def settle_links(self, entries: Entries, slots: Iterable[int]) -> None:
+        """Find out which of these entries that may be symbolic links are."""
+        unsure = [slot for slot in slots if entries.states[slot] & UNSURE]
+        if unsure:
+            async with trio.open_nursery() as nursery:
+                for slot in unsure:
+                    nursery.start_soon(self._settle, entries, slot)
+
+    async def _settle(self, entries: Entries, slot: int) -> None:
+        """Ask what listings leave open. The kernel has not seen such an entry yet: it may become a link in place."""
+        name, directory = entries.names[slot], entries.directory
+        found = await self._run_blocking(_object, self._store, directory.key + to_name(name))
+        if entries.find(name) != slot or not entries.states[slot] & UNSURE:
+            return  # settled, taken away or replaced meanwhile
+        if found is None:
+            self.table.lose(directory, to_name(name))
+        else:
+            entries.put(slot, to_entry(found, name, links=False))
+
+    def loose(self, directory: Inode) -> list[Inode]:
+        """What is in a directory and in no listing of it, sorted by name."""
+        entries = directory.entries
+        children = directory.children.items()
+        return [child for name, child in sorted(children) if entries is None or entries.find(to_bytes(name)) < 0]
 
     def is_empty_here(self, directory: Inode) -> bool:
         """Whether nothing that only this mount knows is in the directory."""
@@ -150,15 +188,6 @@ class Namespace:
 
     def _is_fresh(self, moment: float) -> bool:
         return self._clock() - moment < self.ttl
-
-    def _may_be_symlink(self, entry: ObjectMetadata) -> bool:
-        """An empty object in a listing without user metadata may be a symbolic link: only a HEAD can tell."""
-        return (
-            entry.type == "file"
-            and entry.content_length == 0
-            and entry.metadata is None
-            and not self._store.capabilities.real_directories
-        )
 
     async def _ask_and_apply(self, parent: Inode, name: str) -> Inode:
         serial, asked = self._serial, self._clock()
@@ -188,8 +217,8 @@ class Namespace:
         return answers["directory"] or answers["file"]
 
     def _apply(self, parent: Inode, name: str, entry: ObjectMetadata | None, serial: int, asked: float) -> Inode:
-        child = parent.children.get(name)
-        if child is not None and (child.change > serial or is_local(child)):
+        child = self.table.child(parent, name)
+        if child is not None and (child.change > serial or child.checked > asked or is_local(child)):
             return child
         if child is None and parent.removed.get(name, 0) > serial:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
@@ -210,6 +239,7 @@ class Namespace:
             entry = child.metadata  # the same version, and we know more about it than a listing tells
         child.metadata = entry
         child.checked = max(child.checked, asked)
+        self.table.hold(parent, child)
         return child
 
     def _is_deferred(self, entry: ObjectMetadata) -> bool:
@@ -218,25 +248,124 @@ class Namespace:
         version = self.deferred[entry.key]
         return version is None or version == entry.version
 
-    async def _list(self, directory: Inode) -> Listing:
-        serial, asked = self._serial, self._clock()
-        entries, skipped, shadowed = await self._run_blocking(_read_listing, self._store, directory.key)
-        listing = Listing(entries, asked, serial)
-        directory.listing = listing
-        directory.removed = {name: change for name, change in directory.removed.items() if change > serial}
-        self._report(directory.key, skipped, shadowed)
+    # -- listings -------------------------------------------------------------------------------------------------
+
+    def _begin(self, directory: Inode) -> Listing:
+        entries, now = self.table.entries_of(directory), self._clock()
+        entries.begin(now)
+        listing = Listing(directory, entries.sequence, now, self._serial)
+        self._lister.run(listing)
         return listing
 
-    def _report(self, directory: str, skipped: list[str], shadowed: list[str]) -> None:
+    def take(self, listing: Listing, page: Page) -> None:
+        """A page of a listing has come."""
+        directory = listing.directory
+        entries, children = directory.entries, directory.children
+        assert entries is not None
+        listing.skipped += page.skipped
+        listing.example = listing.example or page.example
+        is_plain = not directory.removed and not self.deferred
+        if is_plain and children:
+            is_plain = not any(to_name(name) in children for name in page.names)
+        if not (is_plain and (entries.append(page) or entries.renew(page))):
+            for entry in entries_of(page):
+                self._take_entry(listing, entries, entry)
+
+    def _take_entry(self, listing: Listing, entries: Entries, entry: Entry) -> None:
+        directory, name = listing.directory, to_name(entry.name)
+        slot, child = entries.find(entry.name), directory.children.get(name)
+        if slot >= 0 and child is None and entries.is_new(slot):
+            # It was told of before. An object and a directory of one name: the directory is shown (N2).
+            if (entries.kinds[slot] == DIRECTORY) != (entry.kind == DIRECTORY):
+                listing.shadowed += 1
+            if entries.kinds[slot] == DIRECTORY:
+                return
+        if child is not None and not self._take_child(listing, child, entry):
+            return
+        slot = entries.find(entry.name)
+        if name not in directory.children:
+            if directory.removed.get(name, 0) > listing.serial:
+                return
+            if self.deferred and self._is_deferred(entry.metadata(directory.key)):
+                self.table.lose(directory, name)
+                return
+            if slot >= 0 and not entries.fits(slot, entry):
+                self.table.lose(directory, name)
+                slot = -1
+            if slot < 0:
+                entries.add(entry)
+                return
+            entries.write(slot, entry)
+        if slot >= 0 and not entries.is_new(slot):
+            entries.see(slot)
+
+    def _take_child(self, listing: Listing, child: Inode, entry: Entry) -> bool:
+        """What a listing tells of a name that has an inode. False: the name is to be left out."""
+        found = entry.metadata(listing.directory.key)
+        if entry.kind == MAYBE_LINK and child.metadata is not None:
+            if child.metadata.version == found.version:
+                found = child.metadata  # the same version, and we know whether it is a link
+            elif child.kind == stat.S_IFLNK:
+                self.table.detach(child)
+                return True
+        try:
+            self._apply(listing.directory, child.name, found, listing.serial, listing.taken)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def complete(self, listing: Listing) -> None:
+        """All pages of a listing have come: what they did not tell of is gone."""
+        directory = listing.directory
+        entries = directory.entries
+        assert entries is not None
+        for count, slot in enumerate(entries.unseen()):
+            await self._breathe(count)
+            if not entries.states[slot] & GONE and not entries.is_new(slot):
+                self._lose(listing, to_name(entries.names[slot]), slot)
+        for count, name in enumerate(list(directory.children)):
+            await self._breathe(count)
+            child = directory.children.get(name)
+            if child is not None and entries.find(to_bytes(name)) < 0:
+                self._lose(listing, name, -1)
+        directory.listing = listing
+        directory.removed = {name: change for name, change in directory.removed.items() if change > listing.serial}
+        self._report(directory.key, listing)
+
+    def _lose(self, listing: Listing, name: str, slot: int) -> None:
+        directory = listing.directory
+        assert directory.entries is not None
+        if name in directory.children:
+            with contextlib.suppress(FileNotFoundError):
+                self._apply(directory, name, None, listing.serial, listing.taken)
+                if slot >= 0:
+                    directory.entries.see(slot)
+        else:
+            self.table.lose(directory, name)
+
+    def ended(self, listing: Listing) -> None:
+        """A listing is over: inodes that had to wait for it may go."""
+        for child in list(listing.directory.children.values()):
+            self.table.drop_if_idle(child)
+        self.table.drop_if_idle(listing.directory)
+
+    @staticmethod
+    async def _breathe(count: int) -> None:
+        """The kernel's questions are answered in between."""
+        if count % 500 == 499:
+            await trio.lowlevel.checkpoint()
+
+    def _report(self, directory: str, listing: Listing) -> None:
         before = self._odd.get(directory, (0, 0))
-        found = len(skipped), len(shadowed)
+        found = listing.skipped, listing.shadowed
         if found == before:
             return
         self._odd[directory] = found
         self.skipped_keys += found[0] - before[0]
         self.shadowed_names += found[1] - before[1]
         if found[0] > before[0]:
-            log.warning("%r: %d keys cannot be paths and are not shown, such as %r", directory, found[0], skipped[0])
+            example = to_name(listing.example)
+            log.warning("%r: %d keys cannot be paths and are not shown, such as %r", directory, found[0], example)
         if found[1] > before[1]:
             log.warning("%r: %d names are object and directory; the directory is shown", directory, found[1])
 
@@ -275,22 +404,3 @@ def _directory(store: StorageProvider, key: str) -> ObjectMetadata | None:
 
 def _file_or_directory(store: StorageProvider, key: str) -> ObjectMetadata | None:
     return _object(store, key) or _directory(store, key)
-
-
-def _read_listing(store: StorageProvider, directory: str) -> tuple[dict[str, ObjectMetadata], list[str], list[str]]:
-    """A whole directory: entries by name, keys that cannot be paths, names that are both object and directory."""
-    entries: dict[str, ObjectMetadata] = {}
-    skipped: list[str] = []
-    shadowed: list[str] = []
-    for entry in store.list_directory(directory):
-        name = last_segment(entry.key[len(directory) :])
-        if entry.key != directory + name + ("/" if entry.is_directory else "") or not is_valid_name(name):
-            skipped.append(entry.key)
-            continue
-        other = entries.get(name)
-        if other is not None:
-            shadowed.append(name)
-            if other.is_directory:
-                continue
-        entries[name] = entry
-    return entries, skipped, shadowed

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mscfs.errors import InvalidKeyError
+from mscfs.providers.page import NAME_MAX, is_segment
 
-NAME_MAX = 255
-"""Bytes in one path segment, as Linux file systems have it."""
+__all__ = ["NAME_MAX", "check_new_name", "is_valid_name", "to_bytes", "to_name"]
 
 
 def to_name(raw: bytes) -> str:
@@ -20,7 +20,7 @@ def to_bytes(name: str) -> bytes:
 
 def is_valid_name(name: str) -> bool:
     """Whether a key's segment can be a name in a directory (N2)."""
-    return name not in {"", ".", ".."} and "\0" not in name and "/" not in name and len(to_bytes(name)) <= NAME_MAX
+    return is_segment(to_bytes(name))
 
 
 def check_new_name(name: str, *, binary_keys: bool) -> None:
@@ -30,13 +30,3 @@ def check_new_name(name: str, *, binary_keys: bool) -> None:
             name.encode("utf-8")
         except UnicodeEncodeError:
             raise InvalidKeyError("the name is not UTF-8, and the primary stores UTF-8 names only", key=name) from None
-
-
-def child_key(directory: str, name: str) -> str:
-    """The key of a name in a directory (`""` or a key that ends in `/`)."""
-    return directory + name
-
-
-def last_segment(key: str) -> str:
-    """The name of a key's last segment, without the slash of a directory."""
-    return key.rstrip("/").rpartition("/")[2] if key.endswith("/") else key.rpartition("/")[2]

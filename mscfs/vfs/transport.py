@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
 from mscfs.workers.protocol import FetchSummary
@@ -14,6 +15,9 @@ Result = TypeVar("Result")
 
 OnChunk = Callable[[int, bytes | None], None]
 """Called with a chunk's index when it is in the cache, or with its bytes when the cache would not take it."""
+
+OnPage = Callable[[Page], None]
+"""Called with each page of a listing as soon as it has come; must not raise."""
 
 
 class Transport(Protocol):
@@ -37,6 +41,12 @@ class Transport(Protocol):
 
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
         """Write a whole version into a file."""
+
+    async def list_directory(self, directory: str, on_page: OnPage) -> Sequence[str]:
+        """List a directory (`""` or a key that ends in `/`); returns the profiles of stores that are in trouble.
+
+        Names that came before may come once more, when whoever lists had to begin again.
+        """
 
     async def step(self, profile: str, key: str, *, delete: bool) -> StepResult:
         """Bring one replica to the primary's present state."""

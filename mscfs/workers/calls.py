@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
 from mscfs.workers.protocol import (
@@ -15,6 +16,8 @@ from mscfs.workers.protocol import (
     Fetch,
     FetchDone,
     FetchSummary,
+    List,
+    ListDone,
     Request,
     Result,
     Step,
@@ -26,6 +29,8 @@ from mscfs.workers.protocol import (
 
 OnChunk = Callable[[int, bytes | None], None]
 """Called once with each chunk's index when it is in the cache, or with its bytes when the cache would not take it."""
+
+OnPage = Callable[[Page], None]
 
 
 class Calls(ABC):
@@ -45,7 +50,7 @@ class Calls(ABC):
         `on_chunk` must not raise. Chunks that arrived stay in the cache when the call fails or is cancelled.
         """
         request = Fetch(next(self._ids), pack_text(key), version, first, count, foreground)
-        done = await self._perform(request, on_chunk)
+        done = await self._perform(request, on_chunk=on_chunk)
         assert isinstance(done, FetchDone)
         return done.summary
 
@@ -86,6 +91,15 @@ class Calls(ABC):
         assert isinstance(done, UploadDone)
         return replace(done.metadata, key=key)
 
+    async def list_directory(self, directory: str, on_page: OnPage) -> Sequence[str]:
+        """List a directory (`""` or a key that ends in `/`); returns the profiles of stores that are in trouble.
+
+        `on_page` must not raise. When a worker dies over it, it begins again: names that came before come once more.
+        """
+        done = await self._perform(List(next(self._ids), pack_text(directory)), on_page=on_page)
+        assert isinstance(done, ListDone)
+        return done.suspects
+
     async def step(self, profile: str, key: str, *, delete: bool = False) -> StepResult:
         """Bring one replica to the primary's present state: `mscfs.replicas.step.bring_up_to_date`."""
         done = await self._perform(Step(next(self._ids), profile, pack_text(key), delete))
@@ -93,5 +107,7 @@ class Calls(ABC):
         return done.result
 
     @abstractmethod
-    async def _perform(self, request: Request, on_chunk: OnChunk | None = None) -> Result:
+    async def _perform(
+        self, request: Request, *, on_chunk: OnChunk | None = None, on_page: OnPage | None = None
+    ) -> Result:
         """Carry out one request."""

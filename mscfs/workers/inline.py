@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from mscfs.workers.calls import Calls, OnChunk
-from mscfs.workers.protocol import ChunkData, ChunkReply, Request, Result
+from mscfs.workers.calls import Calls, OnChunk, OnPage
+from mscfs.workers.protocol import ChunkData, PageDone, Part, Request, Result
 from mscfs.workers.tasks import Tasks
 
 Answer = TypeVar("Answer")
@@ -20,18 +20,23 @@ class RunBlocking(Protocol):
 
 
 class InlinePool(Calls):
-    """Runs the blocking core through `run_blocking`. Chunks are announced when their fetch has ended, well or not."""
+    """Runs the blocking core through `run_blocking`. Parts are announced when their call has ended, well or not."""
 
     def __init__(self, tasks: Tasks, run_blocking: RunBlocking) -> None:
         super().__init__()
         self._tasks = tasks
         self._run_blocking = run_blocking
 
-    async def _perform(self, request: Request, on_chunk: OnChunk | None = None) -> Result:
-        chunks: list[ChunkReply] = []
+    async def _perform(
+        self, request: Request, *, on_chunk: OnChunk | None = None, on_page: OnPage | None = None
+    ) -> Result:
+        parts: list[Part] = []
         try:
-            return await self._run_blocking(self._tasks.perform, request, chunks.append, lambda: False)
+            return await self._run_blocking(self._tasks.perform, request, parts.append, lambda: False)
         finally:
-            for chunk in chunks:
-                if on_chunk is not None:
-                    on_chunk(chunk.index, chunk.data if isinstance(chunk, ChunkData) else None)
+            for part in parts:
+                if isinstance(part, PageDone):
+                    if on_page is not None:
+                        on_page(part.page)
+                elif on_chunk is not None:
+                    on_chunk(part.index, part.data if isinstance(part, ChunkData) else None)

@@ -12,7 +12,7 @@ import trio
 from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
 from mscfs.errors import MscfsError, StoreUnavailableError
-from mscfs.workers.calls import Calls, OnChunk
+from mscfs.workers.calls import Calls, OnChunk, OnPage
 from mscfs.workers.protocol import Fetch, Request, Result, Upload, WorkerSettings, is_foreground, unpack_text
 from mscfs.workers.worker import Call, Worker
 
@@ -34,7 +34,7 @@ class GroupStatistics:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """Of fetches, and of uploads, downloads and replication."""
+    """Of fetches, and of uploads, downloads, listings and replication."""
 
     fetch: GroupStatistics
     transfer: GroupStatistics
@@ -49,9 +49,9 @@ class WorkerGroup:
         self._suspects: deque[Call] = deque()
         self._on_trial: Call | None = None
 
-    async def perform(self, request: Request, on_chunk: OnChunk | None = None) -> Result:
+    async def perform(self, request: Request, on_chunk: OnChunk | None = None, on_page: OnPage | None = None) -> Result:
         """Carry out one request, by the least loaded process."""
-        call = Call(request, on_chunk)
+        call = Call(request, on_chunk, on_page)
         self._dispatch(call)
         try:
             await call.finished.wait()
@@ -145,6 +145,7 @@ class WorkerPool(Calls):
         fetch_threads: int = 4,
         upload_threads: int = 4,
         step_threads: int = 8,
+        list_threads: int = 4,
         store_factory: str = "mscfs.store:open_store",
     ) -> None:
         super().__init__()
@@ -161,7 +162,10 @@ class WorkerPool(Calls):
             log_level=logger.getEffectiveLevel(),
         )
         transfer = replace(
-            fetch, name="mscfs-transfer", threads=upload_threads + step_threads, background_threads=step_threads
+            fetch,
+            name="mscfs-transfer",
+            threads=upload_threads + step_threads + list_threads,
+            background_threads=step_threads,
         )
         self.fetchers = WorkerGroup(fetch, fetch_processes)
         self.transfers = WorkerGroup(transfer, 1)
@@ -189,9 +193,11 @@ class WorkerPool(Calls):
         """The numbers now."""
         return PoolStatistics(self.fetchers.statistics(), self.transfers.statistics())
 
-    async def _perform(self, request: Request, on_chunk: OnChunk | None = None) -> Result:
+    async def _perform(
+        self, request: Request, *, on_chunk: OnChunk | None = None, on_page: OnPage | None = None
+    ) -> Result:
         group = self.fetchers if isinstance(request, Fetch) else self.transfers
-        return await group.perform(request, on_chunk)
+        return await group.perform(request, on_chunk, on_page)
 
 
 def _repeated(call: Call) -> Request:

@@ -31,6 +31,7 @@ from mscfs.workers.protocol import (
     FrameBuffer,
     FromWorker,
     Heartbeat,
+    List,
     Ping,
     Ready,
     Start,
@@ -134,7 +135,7 @@ def serve(connection: socket.socket) -> None:
     outbox.send(Ready())
     for message in messages:
         match message:
-            case Fetch() | Download() | Upload() | Step():
+            case Fetch() | Download() | Upload() | Step() | List():
                 queue.put(message)
             case Cancel():
                 queue.abandon(message.id)

@@ -2,8 +2,8 @@
 
 Each message is a frame: four bytes of length, then MessagePack. Many frames go into one send. The daemon begins with
 `Start` and waits for `Ready`; then it sends requests in any number, and the worker answers each with any number of
-chunk messages and exactly one of `FetchDone`, `UploadDone`, `StepDone`, `Failed`. The end of the stream is the end of
-the worker. Keys and paths are bytes here, as they need not be UTF-8.
+parts (chunks or pages) and exactly one of `FetchDone`, `UploadDone`, `StepDone`, `ListDone`, `Failed`. The end of the
+stream is the end of the worker. Keys and paths are bytes here, as they need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from mscfs import errors
 from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
 from mscfs.errors import ConfigError, MscfsError, StorageError
+from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when a message changes: a daemon that outlives an upgrade must not talk to the new version's workers."""
 
 _LENGTH = struct.Struct("<I")
@@ -112,6 +113,13 @@ class Step(_Message):
     delete: bool
 
 
+class List(_Message):
+    """List a directory, in pages."""
+
+    id: int
+    key: bytes
+
+
 class Cancel(_Message):
     """Nobody waits for that request any more; it gets no answer."""
 
@@ -146,6 +154,20 @@ class ChunkData(_Message):
     index: int
     source: str
     data: bytes
+
+
+class PageDone(_Message):
+    """A page of a listing."""
+
+    id: int
+    page: Page
+
+
+class ListDone(_Message):
+    """All pages of a listing were sent. `suspects` are stores that did not answer lately."""
+
+    id: int
+    suspects: list[str]
 
 
 class FetchDone(_Message):
@@ -183,11 +205,13 @@ class Heartbeat(_Message):
     """The worker lives and receives."""
 
 
-Request = Fetch | Download | Upload | Step
+Request = Fetch | Download | Upload | Step | List
 ToWorker = Request | Start | Cancel | Ping | Stop
 ChunkReply = ChunkDone | ChunkData
-Result = FetchDone | UploadDone | StepDone
-FromWorker = ChunkReply | Result | Failed | Ready | Heartbeat
+Part = ChunkReply | PageDone
+"""What comes before a result, any number of times."""
+Result = FetchDone | UploadDone | StepDone | ListDone
+FromWorker = Part | Result | Failed | Ready | Heartbeat
 
 _encode = msgspec.msgpack.Encoder().encode
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -18,11 +18,14 @@ from mscfs.types import ByteRange, ObjectMetadata
 from mscfs.workers.protocol import (
     ChunkData,
     ChunkDone,
-    ChunkReply,
     Download,
     Fetch,
     FetchDone,
     FetchSummary,
+    List,
+    ListDone,
+    PageDone,
+    Part,
     Request,
     Result,
     Step,
@@ -48,10 +51,10 @@ class Tasks:
         self._namespace = namespace
         self._chunk_size = chunk_size
 
-    def perform(self, request: Request, emit: Callable[[ChunkReply], None], is_abandoned: Callable[[], bool]) -> Result:
-        """Do what is asked; `emit` is told of each chunk as soon as it can be read.
+    def perform(self, request: Request, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> Result:
+        """Do what is asked; `emit` is told of each chunk as soon as it can be read, and of each page of a listing.
 
-        Raises StorageError, and AbandonedError soon after `is_abandoned` (a fetch or download only).
+        Raises StorageError, and AbandonedError soon after `is_abandoned` (a fetch, download or listing only).
         """
         match request:
             case Fetch():
@@ -60,6 +63,8 @@ class Tasks:
                 return FetchDone(request.id, self._download(request, is_abandoned))
             case Upload():
                 return UploadDone(request.id, replace(self._upload(request), key=""))
+            case List():
+                return ListDone(request.id, list(self._list(request, emit, is_abandoned)))
             case Step():
                 # Only a profile with replicas has wishes, and its store is their manager.
                 manager = cast("ReplicaManager", self._store)
@@ -74,9 +79,7 @@ class Tasks:
         if self._cache is not None:
             self._cache.close()
 
-    def _fetch(
-        self, request: Fetch, emit: Callable[[ChunkReply], None], is_abandoned: Callable[[], bool]
-    ) -> FetchSummary:
+    def _fetch(self, request: Fetch, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> FetchSummary:
         key = unpack_text(request.key)
         digest = object_digest(self._namespace, key, request.version, self._chunk_size)
         wanted = ByteRange(request.first * self._chunk_size, request.count * self._chunk_size)
@@ -104,6 +107,13 @@ class Tasks:
             except OSError as error:
                 raise from_oserror(error, key=key) from error
             return _summary(reader)
+
+    def _list(self, request: List, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> Sequence[str]:
+        for page in self._store.list_pages(unpack_text(request.key)):
+            if is_abandoned():
+                raise AbandonedError
+            emit(PageDone(request.id, page))
+        return self._store.suspects() if isinstance(self._store, ReplicaManager) else ()
 
     def _upload(self, request: Upload) -> ObjectMetadata:
         store = self._store.primary if isinstance(self._store, ReplicaManager) else self._store

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from mscfs.errors import MscfsError, StorageError
-from mscfs.workers.calls import OnChunk
+from mscfs.workers.calls import OnChunk, OnPage
 from mscfs.workers.protocol import (
     Cancel,
     ChunkData,
@@ -24,6 +24,8 @@ from mscfs.workers.protocol import (
     Failed,
     FrameBuffer,
     Heartbeat,
+    PageDone,
+    Part,
     Ping,
     Ready,
     Request,
@@ -56,6 +58,7 @@ class Call:
 
     request: Request
     on_chunk: OnChunk | None
+    on_page: OnPage | None = None
     finished: trio.Event = field(default_factory=trio.Event)
     result: Result | None = None
     error: StorageError | None = None
@@ -65,8 +68,13 @@ class Call:
     """The first chunk that was not announced yet."""
     worker: Worker | None = None
 
-    def announce(self, chunk: ChunkDone | ChunkData) -> None:
-        """Tell of a chunk, once."""
+    def announce(self, part: Part) -> None:
+        """Tell of a page, or of a chunk, once."""
+        if isinstance(part, PageDone):
+            if self.on_page is not None:
+                self.on_page(part.page)
+            return
+        chunk = part
         if self.on_chunk is not None and chunk.index >= self.next_chunk:
             self.next_chunk = chunk.index + 1
             self.on_chunk(chunk.index, chunk.data if isinstance(chunk, ChunkData) else None)
@@ -200,7 +208,7 @@ class Worker:
             self._last_heard = trio.current_time()
             for payload in frames.feed(data):
                 match message := decode_from_worker(payload):
-                    case ChunkDone() | ChunkData():
+                    case ChunkDone() | ChunkData() | PageDone():
                         self._announce(message)
                     case Ready():
                         self._begin()
@@ -218,14 +226,14 @@ class Worker:
         for call in self.calls.values():
             self._send(call.request)
 
-    def _announce(self, chunk: ChunkDone | ChunkData) -> None:
-        call = self.calls.get(chunk.id)
+    def _announce(self, part: Part) -> None:
+        call = self.calls.get(part.id)
         if call is None:
             return  # abandoned meanwhile
         try:
-            call.announce(chunk)
+            call.announce(part)
         except Exception:
-            logger.exception("a bug in a receiver of chunks")  # and not the end of all other calls
+            logger.exception("a bug in a receiver of chunks or pages")  # and not the end of all other calls
 
     def _finish(self, message: Result | Failed) -> None:
         call = self.calls.pop(message.id, None)

@@ -40,6 +40,7 @@ class InlineTransport:
     fetches: int = 0
     bytes_fetched: int = 0
     uploads: int = 0
+    listings: int = 0
 
     async def _enter(self, *what: object) -> None:
         await trio.lowlevel.checkpoint()
@@ -76,6 +77,14 @@ class InlineTransport:
             for piece in reader:
                 file.write(piece)
         return FetchSummary(reader.source, reader.byte_range.size, reader.missing, reader.stale)
+
+    async def list_directory(self, directory, on_page):
+        await self._enter("list", directory)
+        self.listings += 1
+        for page in self.manager.list_pages(directory):
+            on_page(page)
+            await self._enter("page", directory)
+        return ()
 
     async def step(self, profile: str, key: str, *, delete: bool) -> StepResult:
         await self._enter("step", profile, key)

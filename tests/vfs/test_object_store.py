@@ -12,7 +12,7 @@ from mscfs.errors import VersionMismatchError
 from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
 from tests.vfs.inline import world
-from tests.vfs.test_names import ME, names, read_file, walk, write_file
+from tests.vfs.test_names import ME, names, read_directory, read_file, walk, write_file
 
 
 async def test_N1_a_prefix_is_a_directory(tmp_path):
@@ -86,9 +86,7 @@ async def test_symlinks_are_told_from_empty_files(tmp_path):
         await w.fs.symlink(ROOT, "link", "ziel/ü", ME)
         w.parts.manager.primary.make_symlink("made-elsewhere", "target")
         w.parts.manager.primary.put("empty", b"")
-        handle = w.fs.open_directory(ROOT)
-        kinds = {inode.name: inode.kind for inode in await w.fs.read_directory(handle, rewind=True)}
-        w.fs.close_directory(handle)
+        kinds = dict(await read_directory(w.fs))
         assert kinds == {"empty": stat.S_IFREG, "link": stat.S_IFLNK, "made-elsewhere": stat.S_IFLNK}
         found = await w.fs.lookup(ROOT, "made-elsewhere")
         assert await w.fs.readlink(found.number) == "target"

@@ -149,7 +149,7 @@ def test_settings_arrive_with_the_configuration_and_show_no_secret(tmp_path):
 
 def test_a_worker_of_another_version_refuses_to_start(tmp_path, monkeypatch):
     start = pack_settings(settings(tmp_path))
-    monkeypatch.setattr(protocol, "PROTOCOL", 2)
+    monkeypatch.setattr(protocol, "PROTOCOL", protocol.PROTOCOL + 1)
     with pytest.raises(MscfsError, match="mount anew") as caught:
         unpack_settings(start)
     assert not isinstance(caught.value, ConfigError)

@@ -1,0 +1,35 @@
+"""Attributes as the kernel gets them."""
+
+from __future__ import annotations
+
+import pyfuse3
+
+from mscfs.vfs.attributes import Attributes
+
+BLOCK_SIZE = 512
+PREFERRED_BLOCK = 4096
+
+
+def to_entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
+    """The answer to a lookup or stat."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = attributes.number
+    entry.st_mode = attributes.mode
+    entry.st_size = attributes.size
+    entry.st_uid = attributes.uid
+    entry.st_gid = attributes.gid
+    entry.st_nlink = attributes.links
+    entry.st_atime_ns = attributes.atime_ns
+    entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
+    entry.st_blksize = PREFERRED_BLOCK
+    entry.st_blocks = -(-attributes.size // BLOCK_SIZE)
+    entry.entry_timeout = entry.attr_timeout = attributes.timeout
+    return entry
+
+
+def no_entry(seconds: float) -> pyfuse3.EntryAttributes:
+    """The answer that a name does not exist, which the kernel may believe for so long."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = entry.attr_timeout = seconds
+    return entry

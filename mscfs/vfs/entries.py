@@ -1,0 +1,320 @@
+"""The entries of one directory in columns: about 250 bytes for each, where an inode of its own costs five times that.
+
+A slot is a row. It has an inode number as long as it lives, and the kernel's lookup count, so that stat(2), readdir(3),
+lookups and forgetting need no `Inode`. Slots whose name is gone stay until the kernel has forgotten them; then they are
+used again.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from mscfs.providers.page import FILE, MAYBE_LINK, SYMLINK, Detail, Entry, Page
+
+if TYPE_CHECKING:
+    from mscfs.vfs.inodes import Inode
+
+HELD, UNSURE, GONE = 1, 2, 4
+"""States of a slot that need a closer look: there is an `Inode` of the name, which knows better; the entry may be a
+symbolic link; the name is gone. 0: the columns tell all."""
+
+BLOCK_BITS = 10
+BLOCK = 1 << BLOCK_BITS
+"""Inode numbers are given out in blocks of so many: a number tells the block, and the block the slot."""
+
+_SEGMENT = 1 << 16
+"""Names in one dict of the index: one that grows further would stop everything while it is copied."""
+
+_UNKNOWN, _LOST, _FREE = 0, 3, 4
+"""Marks of slots of which no listing that is remembered tells, whose names are gone, and that may be used again.
+Listings have 1 and 2 in turn."""
+
+
+class Entries:
+    """See the module. `allot` gives the number of a block of inode numbers."""
+
+    __slots__ = (
+        "_allot",
+        "_blocks",
+        "_free",
+        "_freed",
+        "_index",
+        "cached",
+        "details",
+        "directory",
+        "kinds",
+        "live",
+        "lookups",
+        "mark",
+        "marks",
+        "modified",
+        "moments",
+        "names",
+        "references",
+        "sequence",
+        "sizes",
+        "states",
+        "tags",
+    )
+
+    def __init__(self, directory: Inode, allot: Callable[[Entries], int]) -> None:
+        self.directory = directory
+        self.names: list[bytes] = []
+        self.kinds = bytearray()
+        self.sizes = array("q")
+        self.modified = array("q")
+        """Nanoseconds since the epoch; 0: unknown."""
+        self.tags: list[bytes] = []
+        self.details: list[Detail | None] = []
+        self.lookups = array("I")
+        self.states = bytearray()
+        self.cached = bytearray()
+        """1: the kernel's page cache holds the bytes of this very version."""
+        self.marks = bytearray()
+        """Which listing has told of the slot: the position in `moments`."""
+        self.moments = [float("-inf")] * 5
+        self.mark = 1
+        """That of the latest listing."""
+        self.live = 0
+        """Names in the directory."""
+        self.references = 0
+        """Slots with a lookup count, and inodes that have the number of one: while there are any, this must stay."""
+        self._allot = allot
+        self._blocks = array("Q")
+        self._index: list[dict[bytes, int]] = [{}]
+        self.sequence = array("I")
+        """The slots in the order in which the latest listing told of them, and then those of names made here since."""
+        self._free: list[int] = []
+        self._freed: list[int] = []
+        """Free slots that the sequence may hold: used again with the next one, or they would stand in it twice."""
+
+    # -- numbers --------------------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> array[int]:
+        """The numbers of its blocks, in the order of the slots."""
+        return self._blocks
+
+    def number(self, slot: int) -> int:
+        """The inode number of a slot."""
+        return self._blocks[slot >> BLOCK_BITS] << BLOCK_BITS | slot & BLOCK - 1
+
+    def size(self, slot: int) -> int:
+        """Bytes of a file; length of a link's target."""
+        detail = self.details[slot]
+        if self.kinds[slot] == SYMLINK and detail is not None and detail.symlink_target is not None:
+            return len(detail.symlink_target)
+        return self.sizes[slot]
+
+    def has(self, slot: int) -> bool:
+        """Whether the slot stands for something that the kernel may know."""
+        return slot < len(self.names) and not (self.states[slot] & GONE and not self.lookups[slot])
+
+    def refer(self, slot: int, count: int = 1) -> None:
+        """The kernel took references."""
+        if not self.lookups[slot]:
+            self.references += 1
+        self.lookups[slot] += count
+
+    def forget(self, slot: int, count: int) -> None:
+        """The kernel gave references back."""
+        before = self.lookups[slot]
+        if before:
+            self.lookups[slot] = max(0, before - count)
+            if not self.lookups[slot]:
+                self.references -= 1
+                self.free_if_gone(slot)
+
+    def free_if_gone(self, slot: int) -> None:
+        """Let a slot be used again when its name is gone and the kernel holds no reference. No inode may have it."""
+        if self.states[slot] & GONE and not self.lookups[slot] and self.marks[slot] == _LOST:
+            self.names[slot] = self.tags[slot] = b""
+            self.details[slot] = None
+            self.marks[slot] = _FREE
+            self._freed.append(slot)
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    def find(self, name: bytes) -> int:
+        """The slot of a name that is there; -1."""
+        for segment in self._index:
+            slot = segment.get(name)
+            if slot is not None:
+                return slot
+        return -1
+
+    def add(self, entry: Entry) -> int:
+        """A slot for a new name."""
+        if self._free:
+            slot = self._free.pop()
+            self.names[slot] = entry.name
+        else:
+            slot = len(self.names)
+            self.names.append(entry.name)
+            for column in (self.kinds, self.states, self.cached, self.marks, self.sizes, self.modified, self.lookups):
+                column.append(0)
+            self.tags.append(b"")
+            self.details.append(None)
+            self._number_new_slots()
+        self._segment(1)[entry.name] = slot
+        self.live += 1
+        self.states[slot] = self.cached[slot] = 0
+        self._write(slot, entry)
+        self.see(slot)
+        return slot
+
+    def see(self, slot: int) -> None:
+        """The latest listing has told of a slot."""
+        self.marks[slot] = self.mark
+        self.sequence.append(slot)
+
+    def write(self, slot: int, entry: Entry) -> None:
+        """What a store says of a name that is there, of the same kind.
+
+        Of an unchanged version more may be known than a listing tells: whether it is a link, and user metadata.
+        """
+        same = self.sizes[slot] == entry.size and self.tags[slot] == entry.tag
+        if same and (entry.detail is None or entry.detail.metadata is None) and not self.states[slot] & UNSURE:
+            known = self.details[slot]
+            if entry.kind == MAYBE_LINK or (known is not None and known.metadata is not None):
+                return
+        if not same:
+            self.cached[slot] = 0
+        self.states[slot] &= ~UNSURE
+        self._write(slot, entry)
+
+    def put(self, slot: int, entry: Entry) -> None:
+        """What is known better than from any listing."""
+        if self.sizes[slot] != entry.size or self.tags[slot] != entry.tag:
+            self.cached[slot] = 0
+        self.states[slot] &= ~UNSURE
+        self._write(slot, entry)
+
+    def fits(self, slot: int, entry: Entry) -> bool:
+        """Whether an entry is of the same kind as what has its name now."""
+        kind = self.kinds[slot]
+        if entry.kind != MAYBE_LINK:
+            return entry.kind == kind
+        return kind == FILE or (self.sizes[slot] == entry.size and self.tags[slot] == entry.tag)
+
+    def read(self, slot: int) -> Entry:
+        """What is known of a slot."""
+        kind = MAYBE_LINK if self.states[slot] & UNSURE else self.kinds[slot]
+        return Entry(
+            self.names[slot], kind, self.sizes[slot], self.modified[slot], self.tags[slot], self.details[slot]
+        )  # fmt: skip
+
+    def drop(self, slot: int) -> None:
+        """The name is gone. The slot stays while something refers to it; see `free_if_gone`."""
+        name = self.names[slot]
+        for segment in self._index:
+            if segment.get(name) == slot:
+                del segment[name]
+        self.live -= 1
+        self.states[slot] = GONE
+        self.marks[slot] = _LOST
+
+    # -- listings -------------------------------------------------------------------------------------------------
+
+    def begin(self, moment: float) -> None:
+        """A listing that began at `moment` (monotonic seconds) is going to tell of the entries."""
+        self.mark = 3 - self.mark
+        if self.mark in self.marks:
+            # Left by a listing that came to no end: nobody knows any more how old that is.
+            self.marks = bytearray(self.marks.replace(bytes([self.mark]), bytes([_UNKNOWN])))
+        self.moments[self.mark] = moment
+        self.sequence = array("I")
+        self._free += self._freed
+        self._freed = []
+
+    def moment(self, slot: int) -> float:
+        """When the listing began that told of the slot last."""
+        return self.moments[self.marks[slot]]
+
+    def is_new(self, slot: int) -> bool:
+        """Whether the latest listing has told of the slot."""
+        return self.marks[slot] == self.mark
+
+    def append(self, page: Page) -> bool:
+        """Take a page of new names at once; False, and nothing done, when a name is there already."""
+        count, start = len(page.names), len(self.names)
+        if len(set(page.names)) < count or not all(segment.keys().isdisjoint(page.names) for segment in self._index):
+            return False
+        slots = range(start, start + count)
+        self.names += page.names
+        self.kinds += page.kinds
+        self.sizes.frombytes(page.sizes)
+        self.modified.frombytes(page.modified)
+        self.tags += page.tags
+        self.details += [page.details[at] for at in page.detail_of] if page.detail_of else [None] * count
+        self.lookups.frombytes(bytes(self.lookups.itemsize * count))
+        self.states += bytes(count)
+        self.cached += bytes(count)
+        self.marks += bytes([self.mark]) * count
+        self._number_new_slots()
+        self._segment(count).update(zip(page.names, slots, strict=True))
+        self.live += count
+        if MAYBE_LINK in page.kinds:
+            for slot in slots:
+                if self.kinds[slot] == MAYBE_LINK:
+                    self.kinds[slot], self.states[slot] = FILE, UNSURE
+        self.sequence.extend(slots)
+        return True
+
+    def renew(self, page: Page) -> bool:
+        """Take a page of the same names as in a row of slots at once; False, and nothing done, when it is not so."""
+        count = len(page.names)
+        start = self.find(page.names[0]) if count else -1
+        end = start + count
+        if (
+            start < 0
+            or self.names[start:end] != page.names
+            or self.kinds[start:end] != page.kinds
+            or any(self.states[start:end])
+            or self.mark in self.marks[start:end]
+        ):
+            return False
+        if self.tags[start:end] != page.tags or self.sizes[start:end].tobytes() != page.sizes:
+            sizes = memoryview(page.sizes).cast("q")
+            for slot, size, tag in zip(range(start, end), sizes, page.tags, strict=True):
+                if self.sizes[slot] != size or self.tags[slot] != tag:
+                    self.cached[slot] = 0
+                    self.details[slot] = None
+            self.tags[start:end] = page.tags
+            self.sizes[start:end] = array("q", page.sizes)
+        self.modified[start:end] = array("q", page.modified)
+        if page.detail_of:
+            self.details[start:end] = [page.details[at] for at in page.detail_of]
+        self.marks[start:end] = bytes([self.mark]) * count
+        self.sequence.extend(range(start, end))
+        return True
+
+    def unseen(self) -> Iterator[int]:
+        """The slots of names that the latest listing did not tell of. They may be dropped meanwhile."""
+        other = bytes([_UNKNOWN, 3 - self.mark])
+        return (found.start() for found in re.finditer(b"[" + re.escape(other) + b"]", bytes(self.marks)))
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _write(self, slot: int, entry: Entry) -> None:
+        self.kinds[slot] = entry.kind
+        if entry.kind == MAYBE_LINK:
+            self.kinds[slot] = FILE
+            self.states[slot] |= UNSURE
+        self.sizes[slot] = entry.size
+        self.modified[slot] = entry.modified_ns
+        self.tags[slot] = entry.tag
+        self.details[slot] = entry.detail
+
+    def _segment(self, count: int) -> dict[bytes, int]:
+        """A dict of the index with room for `count` names."""
+        if len(self._index[-1]) + count > _SEGMENT and self._index[-1]:
+            self._index.append({})
+        return self._index[-1]
+
+    def _number_new_slots(self) -> None:
+        while len(self._blocks) << BLOCK_BITS < len(self.names):
+            self._blocks.append(self._allot(self))

@@ -1,0 +1,144 @@
+"""Listings of directories: one under way at most for each, read by anybody while its pages arrive.
+
+A listing belongs to the file system and not to the call that began it. Some are begun before anybody asks: when names
+of an unlisted directory are looked up one by one, and when directories are opened one after the other as find(1), cp(1)
+and tar(1) do. Those end after some pages unless somebody comes to read them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from array import array
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from mscfs.errors import StorageError
+from mscfs.providers.page import Page
+from mscfs.vfs.inodes import Inode
+from mscfs.vfs.transport import Transport
+
+log = logging.getLogger(__name__)
+
+UNWANTED_PAGES = 10
+"""A listing that nobody reads ends after so many pages. What it has told by then is believed all the same."""
+
+
+class Listing:
+    """One listing of a directory, under way or complete."""
+
+    def __init__(self, directory: Inode, sequence: array[int], taken: float, serial: int) -> None:
+        self.directory = directory
+        self.sequence = sequence
+        """Slots of the directory's entries; it grows while the listing is under way, and by names made here."""
+        self.taken = taken
+        """When it began (monotonic seconds): what it tells is believed from then on."""
+        self.serial = serial
+        """Of the last local change before it began: later changes are told from the inodes."""
+        self.wanted = False
+        """Somebody reads it: it is not given up."""
+        self.is_complete = False
+        self.error: OSError | None = None
+        self.pages = 0
+        self.skipped = 0
+        self.example = b""
+        """Keys that cannot be paths, and one of them."""
+        self.shadowed = 0
+        """Names that are both object and directory."""
+        self.scope = trio.CancelScope()
+        self._moved = trio.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more pages will come."""
+        return self.is_complete or self.error is not None
+
+    def moved(self) -> None:
+        """Wake those who wait: a page has come, or the end."""
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def reach(self, position: int) -> None:
+        """Return when there is an entry at `position`, or none will come. Raises what the listing failed with."""
+        while len(self.sequence) <= position and not self.has_ended:
+            self.wanted = True
+            await self._moved.wait()
+        if self.error is not None and len(self.sequence) <= position:
+            raise self.error
+
+    async def end(self) -> None:
+        """Return when it has ended, well or not."""
+        while not self.has_ended:
+            await self._moved.wait()
+
+
+class Receiver(Protocol):
+    """Who takes what listings tell."""
+
+    def take(self, listing: Listing, page: Page) -> None:
+        """A page has come."""
+
+    async def complete(self, listing: Listing) -> None:
+        """All pages have come."""
+
+    def ended(self, listing: Listing) -> None:
+        """The listing is over, well or not."""
+
+
+class Lister:
+    """Runs listings in `nursery`. `suspect` is told of stores that did not answer."""
+
+    def __init__(
+        self, transport: Transport, nursery: trio.Nursery, receiver: Receiver, *, suspect: Callable[[str], None]
+    ) -> None:
+        self._transport = transport
+        self._nursery = nursery
+        self._receiver = receiver
+        self._suspect = suspect
+
+    def run(self, listing: Listing) -> None:
+        """Begin a listing; its directory has none under way."""
+        assert listing.directory.coming is None
+        listing.directory.coming = listing
+        self._nursery.start_soon(self._run, listing)
+
+    async def _run(self, listing: Listing) -> None:
+        directory = listing.directory
+        try:
+            with listing.scope:
+                suspects = await self._transport.list_directory(directory.key, partial(self._take, listing))
+                await self._receiver.complete(listing)
+                listing.is_complete = True
+                for profile in suspects:
+                    self._suspect(profile)
+        except StorageError as error:
+            self._suspect(error.store)
+            listing.error = error
+        except Exception:
+            log.exception("a bug in the listing of %r: it failed", directory.key)
+            listing.error = OSError(errno.EIO, "internal error")
+        finally:
+            if not listing.has_ended:
+                listing.error = OSError(errno.EINTR, "the listing was given up")
+            if directory.coming is listing:
+                directory.coming = None
+            listing.moved()
+            self._receiver.ended(listing)
+
+    def _take(self, listing: Listing, page: Page) -> None:
+        if listing.scope.cancel_called:
+            return
+        try:
+            self._receiver.take(listing, page)
+        except Exception:
+            log.exception("a bug in the listing of %r: it ends here", listing.directory.key)
+            listing.error = OSError(errno.EIO, "internal error")
+        listing.pages += 1
+        listing.moved()
+        if listing.error or (listing.pages >= UNWANTED_PAGES and not listing.wanted):
+            # Whoever wants the directory from now on begins anew.
+            listing.directory.coming = None
+            listing.scope.cancel()
