@@ -47,7 +47,9 @@ def entries(base: Base, directory: str) -> Iterator[ObjectMetadata]:
     if descriptor is None:
         return
     with closing(descriptor):
-        for name in sorted(os.listdir(descriptor), key=os.fsencode):
+        with os.scandir(descriptor) as found:
+            names = sorted((entry.name for entry in found), key=os.fsencode)
+        for name in names:
             described = None if is_draft(name) else _described(descriptor, directory, name)
             if described is not None:
                 yield described

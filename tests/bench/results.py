@@ -126,7 +126,7 @@ class Results:
         peers = [
             figure
             for figure in self.of(topic)
-            if figure.counts and not figure.is_ceiling and figure.system.split(",")[0] != but.split(",")[0]
+            if figure.counts and not figure.is_ceiling and figure.system.split(",")[0] != but.split(",", maxsplit=1)[0]
         ]
         chosen = max if topic.higher_is_better else min
         return chosen(peers, key=lambda figure: figure.value, default=None)
