@@ -38,10 +38,11 @@ class Scale:
     random_seconds: float = 2.0
     written_files: int = 2000
     epoch: int = 400
-    grid_seconds: float = 3.0
+    grid_milliseconds: int = 1000
+    grid_sections: tuple[str, ...] = ("P1", "P2", "P3", "P4", "P5", "P6")
     grid_jobs: tuple[int, ...] = (1, 2, 4, 8)
     streams: int = 64
-    stream_seconds: float = 20.0
+    stream_seconds: float = 10.0
 
 
 QUICK = Scale(
@@ -53,7 +54,8 @@ QUICK = Scale(
     random_seconds=0.5,
     written_files=300,
     epoch=60,
-    grid_seconds=0.4,
+    grid_milliseconds=300,
+    grid_sections=("P2", "P4", "P6"),
     grid_jobs=(1, 4),
     streams=16,
     stream_seconds=3.0,
@@ -112,7 +114,6 @@ class Bench:
             return
         try:
             with system.mounted(self.directory, url or self.server.url, bucket.name, disk_cache=disk_cache) as mount:
-                self._note_start(system, mount)
                 work(mount)
         except (MountFailedError, child.ChildError, OSError) as error:
             self._fail(figures, system.name, error)
@@ -140,6 +141,10 @@ class Bench:
         self.say(f"  {topic.work:>2} {topic.what}: {system} {outcome.value:,.4g} {topic.unit}{wire_text}")
         return outcome
 
+    def fail(self, topic: Topic, system: str, error: Exception) -> None:
+        """Note that a system cannot do this."""
+        self._fail([self.results.figure(topic, system)], system, error)
+
     def load(self, function: str, **arguments: object) -> dict[str, float]:
         """Run one of the programs of `load`."""
         result: dict[str, float] = child.call("tests.bench.load", function, **arguments)
@@ -164,7 +169,7 @@ class Bench:
     @cached_property
     def small(self) -> Bucket:
         """Many objects of 100 KiB below `small/`."""
-        return self._filled("small", "small", self.scale.objects, 100 * KIB)
+        return self.filled("small", "small", self.scale.objects, 100 * KIB)
 
     @property
     def small_keys(self) -> list[str]:
@@ -174,7 +179,7 @@ class Bench:
     @cached_property
     def ordered(self) -> Bucket:
         """Fewer objects of 100 KiB below `ordered/`, for what is read one after the other."""
-        return self._filled("ordered", "ordered", self.scale.ordered, 100 * KIB)
+        return self.filled("ordered", "ordered", self.scale.ordered, 100 * KIB)
 
     @cached_property
     def many(self) -> Bucket:
@@ -185,7 +190,15 @@ class Bench:
                 bucket.put(f"{directory:03}/{number:06}", b"x")
         return bucket
 
-    def _filled(self, name: str, directory: str, objects: int, size: int) -> Bucket:
+    @cached_property
+    def cached(self) -> Bucket:
+        """One object, `cached`, that is small enough to be read often."""
+        bucket = self.server.bucket("cached")
+        _fill(bucket.file("cached"), self.scale.cached)
+        return bucket
+
+    def filled(self, name: str, directory: str, objects: int, size: int) -> Bucket:
+        """A bucket with objects of one size in one directory."""
         bucket = self.server.bucket(name)
         for number in range(objects):
             bucket.put(f"{directory}/{number:06}", os.urandom(size))
@@ -200,19 +213,12 @@ class Bench:
                 return sent
             time.sleep(0.1)
 
-    def _note_start(self, system: System, mount: Mount) -> None:
-        self.results.figure(READY, system.name).add(Sample(mount.ready * 1e3))
-
     def _fail(self, figures: Sequence[Figure], system: str, error: Exception) -> None:
         text = " ".join(str(error).split()) or type(error).__name__
         for figure in figures:
             if not figure.error:
                 figure.error = text
                 self.say(f"  {figure.topic.work:>2} {figure.topic.what}: {system} FAILED: {text}")
-
-
-READY = Topic("11", "start to ready", "ms", higher_is_better=False)
-"""Noted at every mount, whatever it is made for."""
 
 
 def _fill(path: Path, size: int) -> None:
@@ -233,4 +239,4 @@ def pick(functions: Mapping[str, Callable[[Bench], None]], wanted: Sequence[str]
             yield function
 
 
-__all__ = ["QUICK", "READY", "Bench", "Outcome", "Scale", "ServerError", "Unfit", "pick"]
+__all__ = ["QUICK", "Bench", "Outcome", "Scale", "ServerError", "Unfit", "pick"]

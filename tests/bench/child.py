@@ -23,7 +23,7 @@ class ChildError(Exception):
     """The program failed; the message is the last it said."""
 
 
-def call(module: str, function: str, *, timeout: float = 300.0, **arguments: Any) -> Any:
+def call(module: str, function: str, /, *, timeout: float = 300.0, **arguments: Any) -> Any:
     """Run one function in a program of its own. Raises ChildError, also after `timeout` seconds."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(_PROJECT), os.environ.get("PYTHONPATH", "")))}
     command = [sys.executable, "-m", "tests.bench.child", module, function]

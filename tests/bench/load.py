@@ -173,10 +173,10 @@ def read_streams(paths: list[str], seconds: float) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "bytes": sum(progress), "slowest": min(progress)}
 
 
-def import_time(module: str) -> dict[str, float]:
+def import_time(name: str) -> dict[str, float]:
     """Import a module in this fresh interpreter."""
     began = time.perf_counter()
-    __import__(module)
+    __import__(name)
     return {"seconds": time.perf_counter() - began}
 
 

@@ -80,6 +80,11 @@ class Figure:
         return max((sample.pss for sample in self.samples), default=0)
 
     @property
+    def private(self) -> int:
+        """The largest peak of memory that is no page of a file."""
+        return max((sample.private for sample in self.samples), default=0)
+
+    @property
     def cpu(self) -> float:
         """The median of CPU seconds."""
         return statistics.median(sample.cpu for sample in self.samples) if self.samples else 0.0

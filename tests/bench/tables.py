@@ -10,7 +10,7 @@ from rich.table import Table
 from tests.bench.results import Figure, Results, Topic, ratio
 from tests.bench.targets import TARGETS
 
-_COLUMNS = ("", "median", "× best peer", "× ceiling", "sent / read", "peak MiB", "CPU s", "besides")
+_COLUMNS = ("", "median", "× best peer", "× ceiling", "sent / read", "peak MiB (private)", "CPU s", "besides")
 MIB = 1 << 20
 
 
@@ -28,7 +28,7 @@ def rows(results: Results, topic: Topic) -> Iterator[tuple[str, ...]]:
             _times(ratio(figure, peer)),
             _times(None if figure.is_ceiling else ratio(figure, ceiling)),
             "" if figure.wire is None else f"{figure.wire:.2f}",
-            "" if not figure.pss else f"{figure.pss / MIB:.0f}",
+            "" if not figure.pss else f"{figure.pss / MIB:.0f} ({figure.private / MIB:.0f})",
             "" if not figure.pss else f"{figure.cpu:.2f}",
             _besides(figure),
         )

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +34,15 @@ class Mount:
     """Seconds from the command to the first answer."""
     log: Path | None = None
     """Where the file system complains."""
+    count_reads: Callable[[], int] | None = None
+    """How many reads have reached the file system so far, where it can tell."""
 
     def complaint(self) -> str:
-        """The last line of the log."""
+        """The last line of the log that is no mere information."""
         if self.log is None or not self.log.exists():
             return ""
-        return (self.log.read_text(errors="replace").strip().splitlines() or [""])[-1]
+        lines = self.log.read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.strip() and " INFO " not in line), "")
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,14 @@ class Mscfs(System):
     def start(self, place: Place) -> Iterator[Mount]:
         environment = self.prepare(place)
         began = perf_counter()
-        self.run(place, environment, "mount", PROFILE, str(place.mountpoint))
+        self.run(environment, "mount", PROFILE, str(place.mountpoint))
         ready = perf_counter() - began
         try:
             logs = list((place.directory / "xdg_state_home").glob("**/*.log"))
-            yield Mount(place.mountpoint, [self._daemon(place)], ready, logs[0] if logs else None)
+            log = logs[0] if logs else None
+            yield Mount(place.mountpoint, [self._daemon(place)], ready, log, lambda: self._reads(environment))
         finally:
-            self.run(place, environment, "umount", str(place.mountpoint), timeout=_UNMOUNT_SECONDS)
+            self.run(environment, "umount", str(place.mountpoint), timeout=_UNMOUNT_SECONDS)
 
     def prepare(self, place: Place) -> dict[str, str]:
         """Write the configuration; returns the environment that finds it."""
@@ -66,8 +67,8 @@ class Mscfs(System):
             profiles[PROFILE]["replicas"] = [{"replica_profile": "near", "read_priority": 1}]
         return {"profiles": profiles, "cache": {"size": "20G", "location": str(place.made("cache"))}}
 
-    def run(self, place: Place, environment: Mapping[str, str], *arguments: str, timeout: float = 60.0) -> None:
-        """Run a command of mscfs. Raises MountFailedError with its last line."""
+    def run(self, environment: Mapping[str, str], *arguments: str, timeout: float = 60.0) -> str:
+        """Run a command of mscfs; returns what it prints. Raises MountFailedError with its last line."""
         try:
             done = subprocess.run(
                 [*_COMMAND, *arguments], env=environment, capture_output=True, timeout=timeout, check=False, cwd="/"
@@ -76,6 +77,12 @@ class Mscfs(System):
             raise MountFailedError(f"mscfs {arguments[0]} took longer than {timeout:g} s") from None
         if done.returncode != 0:
             raise MountFailedError((done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-1])
+        return done.stdout.decode()
+
+    def _reads(self, environment: Mapping[str, str]) -> int:
+        """How often the daemon was asked for a chunk so far."""
+        [mount] = json.loads(self.run(environment, "status", "--json"))
+        return int(mount["cache"]["hits"] + mount["cache"]["misses"])
 
     def _daemon(self, place: Place) -> int:
         records = list((place.directory / "xdg_runtime_dir").glob("**/*.mount"))

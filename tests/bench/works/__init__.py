@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.bench.bench import Bench
-from tests.bench.works import large, listing, small, writing
+from tests.bench.works import grid, large, listing, random_reads, replica, small, starting, streams, writing
 
 WORKS: dict[str, Callable[[Bench], None]] = {
     "1": large.cold,
@@ -13,8 +13,13 @@ WORKS: dict[str, Callable[[Bench], None]] = {
     "3": large.disk_cache,
     "4": small.small,
     "5": listing.listing,
+    "6": random_reads.random_reads,
     "7": writing.large,
     "8": writing.small,
+    "9": replica.near_replica,
+    "10": grid.grid,
+    "11": starting.starting,
+    "12": streams.streams,
 }
 
 

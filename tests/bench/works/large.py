@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 from tests.bench import child
 from tests.bench.bench import MIB, Bench, Outcome, Unfit
+from tests.bench.ceilings import minimal
 from tests.bench.interruption import scratch
 from tests.bench.results import Topic
 from tests.bench.systems import Mount, System
@@ -49,7 +51,7 @@ def page_cache(bench: Bench) -> None:
 
                 def read(mount: Mount, system: System = system) -> None:
                     _read(bench, mount)
-                    bench.take(WARM, system.name, lambda: _read(bench, mount), mount)
+                    bench.take(WARM, system.name, lambda: _read_counting(bench, mount), mount)
 
                 bench.on(system, [WARM], bench.large, read)
 
@@ -82,6 +84,15 @@ def _read(bench: Bench, mount: Mount) -> Outcome:
     return _rate(bench.load("read_file", path=str(mount.path / "large")), bench.scale.large)
 
 
+def _read_counting(bench: Bench, mount: Mount) -> Outcome:
+    """The same, and how many reads reached the file system meanwhile."""
+    if mount.count_reads is None:
+        return _read(bench, mount)
+    before = mount.count_reads()
+    outcome = _read(bench, mount)
+    return replace(outcome, extras={"reads": mount.count_reads() - before})
+
+
 def _rate(result: dict[str, float], expected: int | None = None) -> Outcome:
     if expected is not None and result["bytes"] != expected:
         raise Unfit(f"read {result['bytes']} bytes instead of {expected}")
@@ -96,8 +107,6 @@ def _verify(bench: Bench, topic: Topic, mount: Mount) -> None:
 
 
 def _minimal(bench: Bench) -> None:
-    from tests.bench.ceilings import minimal
-
     with scratch(bench.directory) as directory:
         shutil.copyfile(bench.large.file("large"), directory / "large")
         with minimal(directory, bench.directory) as mountpoint:
