@@ -46,19 +46,19 @@ class Scale:
 
 
 QUICK = Scale(
-    large=256 * MIB,
-    objects=1000,
-    ordered=60,
-    directories=20,
+    large=128 * MIB,
+    objects=600,
+    ordered=40,
+    directories=10,
     cached=64 * MIB,
-    random_seconds=0.5,
-    written_files=300,
-    epoch=60,
+    random_seconds=0.3,
+    written_files=150,
+    epoch=40,
     grid_milliseconds=300,
     grid_sections=("P2", "P4", "P6"),
     grid_jobs=(1, 4),
     streams=16,
-    stream_seconds=3.0,
+    stream_seconds=2.0,
 )
 
 

@@ -30,8 +30,8 @@ def write_report(results: Results, document: Path = DOCUMENT) -> None:
 def _where(results: Results) -> str:
     machine = results.machine
     lines = [
-        f"Measured on {machine['date']}: {machine['cores']} cores, {machine['memory']} of memory, Linux {machine['kernel']},",
-        f"Python {machine['python']}. The server and the programs ran on the same cores.",
+        f"Measured on {machine['date']}: {machine['cores']} cores, {machine['memory']} of memory,",
+        f"Linux {machine['kernel']}, Python {machine['python']}. The server and the programs ran on the same cores.",
         "",
         *(f"- {name}: {system['version']} ({system['settings']})" for name, system in results.systems.items()),
     ]

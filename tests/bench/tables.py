@@ -8,9 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.results import Figure, Results, Topic, ratio
-from tests.bench.targets import TARGETS
+from tests.bench.targets import MSCFS, TARGETS
 
 _COLUMNS = ("", "median", "× best peer", "× ceiling", "sent / read", "peak MiB (private)", "CPU s", "besides")
+_MATRICES = {"10"}
+"""Works of so many topics that they are one table: the median alone."""
+_MATRIX_TITLE = "fio (MiB/s)"
 MIB = 1 << 20
 
 
@@ -34,16 +37,40 @@ def rows(results: Results, topic: Topic) -> Iterator[tuple[str, ...]]:
         )
 
 
+def matrix(results: Results, work: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A work of many topics as one table: a line for each topic, a column for each system."""
+    topics = [topic for topic in results.topics() if topic.work == work]
+    systems = list(dict.fromkeys(figure.system for topic in topics for figure in results.of(topic)))
+    lines = []
+    for topic in topics:
+        figures = {figure.system: figure for figure in results.of(topic)}
+        cells = [_cell(figures.get(system)) for system in systems]
+        mscfs = figures.get(MSCFS)
+        times = _times(ratio(mscfs, results.best_peer(topic, but=MSCFS))) if mscfs else ""
+        lines.append((topic.what, *cells, times))
+    return ("what", *systems, "mscfs × best peer"), lines
+
+
 def show(results: Results, console: Console) -> None:
     """Print everything."""
     for name, how in results.absent.items():
         console.print(f"[dim]{name} is not here: {how}[/dim]")
     for topic in results.topics():
+        if topic.work in _MATRICES:
+            continue
         table = Table(title=_title(topic), title_justify="left", title_style="bold", expand=False)
         for name in _COLUMNS:
             table.add_column(name, justify="left" if name in {"", "besides"} else "right", overflow="fold")
         for row in rows(results, topic):
             table.add_row(*row, style="red" if row[1] == "failed" or "INVALID" in row[-1] else None)
+        console.print(table)
+    for work in _MATRICES & {topic.work for topic in results.topics()}:
+        columns, lines = matrix(results, work)
+        table = Table(title=f"{work}. {_MATRIX_TITLE}", title_justify="left", title_style="bold")
+        for name in columns:
+            table.add_column(name, justify="left" if name == "what" else "right", overflow="fold")
+        for line in lines:
+            table.add_row(*line)
         console.print(table)
     table = Table(title="Targets of mscfs", title_justify="left", title_style="bold")
     for name in ("work", "what", "reached", "target", ""):
@@ -57,7 +84,11 @@ def markdown(results: Results) -> str:
     """The same for a document."""
     parts = []
     for topic in results.topics():
+        if topic.work in _MATRICES:
+            continue
         parts += [f"**{_title(topic)}**", "", _markdown_table(_COLUMNS, list(rows(results, topic))), ""]
+    for work in _MATRICES & {topic.work for topic in results.topics()}:
+        parts += [f"**{work}. {_MATRIX_TITLE}**", "", _markdown_table(*matrix(results, work)), ""]
     parts += ["**Targets of mscfs**", ""]
     parts.append(_markdown_table(("work", "what", "reached", "target", ""), list(target_rows(results))))
     return "\n".join(parts) + "\n"
@@ -87,6 +118,14 @@ def number(value: float) -> str:
 
 def _title(topic: Topic) -> str:
     return f"{topic.work}. {topic.what} [{topic.unit}]".replace("[", "(").replace("]", ")")
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    if figure.error:
+        return "failed"
+    return number(figure.value) + (" (INVALID)" if figure.invalid else "")
 
 
 def _times(value: float | None) -> str:

@@ -153,3 +153,16 @@ def test_a_terminal_shows_absent_systems_failures_and_targets():
     text = console.export_text()
     assert "geesefs is not here: a release of GeeseFS" in text
     assert "Targets of mscfs" in text
+
+
+def test_a_work_of_many_topics_is_one_table():
+    results = Results()
+    for jobs, mscfs, rclone in ((1, 10, 20), (2, 30, 10)):
+        topic = Topic("10", f"fio P1.{jobs}", "MiB/s")
+        results.figure(topic, "mscfs").add(Sample(mscfs))
+        results.figure(topic, "rclone").add(Sample(rclone))
+        results.figure(topic, "s3fs").error = "no"
+    columns, lines = tables.matrix(results, "10")
+    assert columns == ("what", "mscfs", "rclone", "s3fs", "mscfs × best peer")
+    assert lines == [("fio P1.1", "10", "20", "failed", "0.50"), ("fio P1.2", "30", "10", "failed", "3.00")]
+    assert tables.markdown(results).count("fio P1.1") == 1
