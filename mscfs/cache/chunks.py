@@ -28,7 +28,6 @@ from typing import Self
 from mscfs.cache.counter import SharedCounter
 from mscfs.cache.eviction import Policy, Victim, Victims, chunk_directories, chunk_files
 from mscfs.cache.files import TRAILER_SIZE, Chunk, ChunkId, charge, verified_size, write
-from mscfs.cache.transient import TransientDirectory
 from mscfs.directories import private
 from mscfs.types import Version
 
@@ -73,18 +72,14 @@ class ChunkCache:
     """A directory of chunks that never takes more than `limit` bytes on disk, over all processes that share it.
 
     `policy` `lru` goes by the time of the last `open`, approximately in a large cache (see `eviction`). A full cache is
-    emptied to `100 - purge_factor` percent. `persistent=False`: a directory of its own below `directory` that `close`
-    removes. Blocking and thread-safe, and usable in a forked child. Reading never takes a lock.
+    emptied to `100 - purge_factor` percent. Blocking and thread-safe, and usable in a forked child. Reading never takes
+    a lock.
 
     Construction raises OSError when the directory cannot be made, PermissionError when it is somebody else's.
     """
 
-    def __init__(
-        self, directory: Path, limit: int, *, policy: Policy = "lru", purge_factor: int = 0, persistent: bool = True
-    ) -> None:
+    def __init__(self, directory: Path, limit: int, *, policy: Policy = "lru", purge_factor: int = 0) -> None:
         private(directory)
-        self._transient = None if persistent else TransientDirectory(directory)
-        directory = self._transient.path if self._transient else directory
         self.settings = CacheSettings(directory, limit, policy, purge_factor)
         self._shards = private(directory / "chunks")
         self._incoming = private(directory / "incoming")
@@ -106,7 +101,7 @@ class ChunkCache:
         return os.access(self._path(chunk), os.F_OK)
 
     def open(self, chunk: ChunkId) -> Chunk | None:
-        """The chunk, verified and mapped; None for a miss. A damaged file is removed. Raises nothing."""
+        """The chunk, verified; None for a miss. A damaged file is removed. Raises nothing."""
         path = self._path(chunk)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -116,22 +111,24 @@ class ChunkCache:
         except OSError as error:
             self._unreadable(error)
             return None
+        size = None
         try:
             size = verified_size(descriptor, chunk)
             if size is None:
                 self._misses += 1
                 self._remove_damaged(path, descriptor)
                 return None
-            opened = Chunk(descriptor, size)
             if self._victims.heed_use:
                 os.utime(descriptor)
         except OSError as error:
+            size = None
             self._unreadable(error)
             return None
         finally:
-            os.close(descriptor)
+            if size is None:
+                os.close(descriptor)
         self._hits += 1
-        return opened
+        return Chunk(descriptor, size)
 
     def insert(self, chunk: ChunkId, data: bytes | memoryview | Sequence[bytes | memoryview]) -> bool:
         """Store a chunk given whole or in pieces, in place of any earlier one, evicting others as needed.
@@ -160,37 +157,16 @@ class ChunkCache:
             return False
         return True
 
-    def remove_object(self, digest: str, chunks: int | None = None) -> None:
-        """Remove the chunks of one object version; those that are open stay readable.
-
-        With the number of `chunks` it has, only those names are tried; without, all names in the cache are looked
-        through. May wait for the counter's lock: not for an event loop.
-        """
-        if chunks is not None:
-            paths = [self._path(ChunkId(digest, index)) for index in range(chunks)]
-        else:
-            files = itertools.chain.from_iterable(map(chunk_files, chunk_directories(self._shards)))
-            paths = [path for path, _ in files if path.rpartition("/")[2].startswith(f"{digest}-")]
-        counter = self._counter
-        for path in paths:
-            with suppress(OSError):
-                size = os.stat(path).st_size
-                with counter.changing():
-                    os.unlink(path)
-                    counter.add_stored(-charge(size))
-
     def statistics(self) -> CacheStatistics:
         """The numbers now, without a lock."""
         counter = self._counter
         return CacheStatistics(counter.used, self.settings.limit, self._hits, self._misses, counter.evictions)
 
     def close(self) -> None:
-        """Leave the cache; a transient one is removed. Chunks that are open stay readable."""
+        """Leave the cache. Chunks that are open stay readable."""
         counter = self._counters.pop(os.getpid(), None)
         if counter is not None:
             counter.close()
-        if self._transient is not None:
-            self._transient.remove()
 
     def __enter__(self) -> Self:
         return self

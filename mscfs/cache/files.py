@@ -32,24 +32,47 @@ class ChunkId:
     index: int
 
 
-class Chunk:
-    """A verified chunk, mapped read-only. It stays readable when it is evicted meanwhile.
+SMALL_READ = 256 << 10
+"""Bytes up to which a read copies: mapping a chunk, and the faults of its pages, cost more."""
 
-    Costs a file descriptor until it is closed: keep a bounded number open.
+
+class Chunk:
+    """A verified chunk. It stays readable when it is evicted meanwhile.
+
+    Takes over the descriptor and costs one until it is closed: keep a bounded number open. Large reads are slices of a
+    mapping, which is made for the first of them.
     """
 
-    __slots__ = ("_mapping", "view")
+    __slots__ = ("_descriptor", "_mapping", "size")
 
     def __init__(self, descriptor: int, size: int) -> None:
-        self._mapping = mmap.mmap(descriptor, size + TRAILER_SIZE, prot=mmap.PROT_READ)
-        self.view = memoryview(self._mapping)[:size]
+        self._descriptor = descriptor
+        self._mapping: mmap.mmap | None = None
+        self.size = size
+
+    def read(self, begin: int, end: int) -> bytes | memoryview:
+        """The bytes from `begin` up to `end`, which must lie in it. Raises OSError when the disk fails."""
+        if self._mapping is None and end - begin <= SMALL_READ:
+            return os.pread(self._descriptor, end - begin, begin)
+        return self.view[begin:end]
+
+    @property
+    def view(self) -> memoryview:
         """Exactly the data."""
+        if self._mapping is None:
+            self._mapping = mmap.mmap(self._descriptor, self.size + TRAILER_SIZE, prot=mmap.PROT_READ)
+            os.close(self._descriptor)  # the mapping has one of its own
+            self._descriptor = -1
+        return memoryview(self._mapping)[: self.size]
 
     def close(self) -> None:
-        """Give the mapping back, as soon as the last slice of `view` that somebody holds is gone."""
-        with suppress(BufferError):
-            self.view.release()
-            self._mapping.close()
+        """Give it back. Slices that somebody holds stay good; the last of them ends the mapping."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        elif self._mapping is not None:
+            with suppress(BufferError):
+                self._mapping.close()
 
 
 def charge(file_size: int) -> int:

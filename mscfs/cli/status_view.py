@@ -80,10 +80,14 @@ def _common(store: PrimaryStatus | ReplicaStatus, role: str) -> tuple[Renderable
 
 
 def _summary(status: MountStatus) -> str:
-    cache, staging = status.cache, status.staging
-    parts = [
-        f"cache {human_size(cache.bytes)} of {human_size(cache.limit)}",
-        f"{cache.hits:,} hits, {cache.misses:,} misses",
+    cache, memory, staging = status.cache, status.memory, status.staging
+    parts = [f"memory {human_size(memory.used)} of {human_size(memory.limit)}"]
+    if memory.waiting:
+        parts.append(f"{memory.waiting:,} reads wait for memory")
+    if cache.limit:
+        parts.append(f"cache {human_size(cache.bytes)} of {human_size(cache.limit)}")
+        parts.append(f"{cache.hits:,} hits, {cache.misses:,} misses")
+    parts += [
         f"{staging.files:,} to upload" + (f" ({human_size(staging.bytes)})" if staging.files else ""),
         f"{status.journal.pending:,} in the journal",
     ]

@@ -126,6 +126,8 @@ def _parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, the C one where there is one
     except yaml.MarkedYAMLError as error:
+        if "nesting depth" in (error.problem or ""):  # the parser's own bound, which newer versions have
+            raise RecursionError from None
         mark = error.problem_mark or error.context_mark
         # The parser quotes the text it stumbled over, which may be part of a secret.
         what = re.sub(r"""['"].*['"]|!\S+""", "…", error.problem or "unreadable", flags=re.DOTALL)

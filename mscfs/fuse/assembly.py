@@ -7,18 +7,21 @@ from dataclasses import dataclass
 
 import trio
 
+from mscfs.cache.arena import UNIT, Arena, SharedMemory
+from mscfs.cache.budget import memory_budget
 from mscfs.cache.chunks import ChunkCache
 from mscfs.config.load import find_profile
-from mscfs.config.values import GIB, CacheConfig, Config
+from mscfs.config.values import CacheConfig, Config, MscfsOptions
 from mscfs.directories import cache_directory, private
 from mscfs.errors import ConfigError
 from mscfs.journal import Journal, process_token
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.vfs.attributes import AttributeMaker
-from mscfs.vfs.fetcher import Fetcher, PinnedObject
+from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.filesystem import Filesystem
 from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.namespace import Namespace
+from mscfs.vfs.pinned import PinnedObject
 from mscfs.vfs.prober import Prober
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
 from mscfs.vfs.staging import StagingArea
@@ -26,8 +29,10 @@ from mscfs.vfs.transport import RunBlocking, Transport
 from mscfs.vfs.uploads import Uploads
 from mscfs.workers.protocol import FetchSummary
 
-TRANSIENT_LIMIT = 1 * GIB
-"""Chunks on their way to the kernel, when the profile does not cache."""
+BUFFER_SHARE = 0.75
+"""How much of the memory limit buffers may fill: the rest is for messages and parts on their way to the stores."""
+FEWEST_CHUNKS = 16
+"""Buffers never hold fewer chunks, however small the limit: a few reads at once must be possible."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class MountParts:
 
     manager: ReplicaManager
     journal: Journal
-    cache: ChunkCache
+    cache: ChunkCache | None
+    """None: nothing is kept on disk."""
     namespace: Namespace
     area: StagingArea
     fetcher: Fetcher
@@ -46,14 +52,20 @@ class MountParts:
     run_blocking: RunBlocking
 
 
-def open_cache(config: Config, profile: str) -> ChunkCache:
-    """The chunk cache: the node's, or with `caching_enabled: false` a private one that ends with the mount."""
+def make_memory(options: MscfsOptions) -> SharedMemory:
+    """The memory for all bytes on their way, from `memory_limit` and what the cgroup allows (L4)."""
+    budget = memory_budget(options.memory_limit, smallest=0)
+    return SharedMemory(max(int(budget * BUFFER_SHARE), FEWEST_CHUNKS * options.chunk_size) // UNIT * UNIT)
+
+
+def open_cache(config: Config, profile: str) -> ChunkCache | None:
+    """The node's chunk cache on disk; None with `caching_enabled: false`."""
+    if not find_profile(config, profile).caching_enabled:
+        return None
     settings = config.cache or CacheConfig()
     directory = settings.location / "mscfs" if settings.location else cache_directory()
     private(directory.parent) if settings.location is None else directory.parent.mkdir(parents=True, exist_ok=True)
-    if find_profile(config, profile).caching_enabled:
-        return ChunkCache(directory, settings.size, policy=settings.eviction_policy, purge_factor=settings.purge_factor)
-    return ChunkCache(directory, min(settings.size, TRANSIENT_LIMIT), persistent=False)
+    return ChunkCache(directory, settings.size, policy=settings.eviction_policy, purge_factor=settings.purge_factor)
 
 
 def uploader_count() -> int:
@@ -70,14 +82,15 @@ def assemble(
     config: Config,
     profile: str,
     manager: ReplicaManager,
-    cache: ChunkCache,
+    cache: ChunkCache | None,
+    memory: SharedMemory,
     transport: Transport,
     nursery: trio.Nursery,
     run_blocking: RunBlocking,
     *,
     read_only: bool,
 ) -> MountParts:
-    """Make the file system of a profile. Fetches run in `nursery`; nothing is asked of any store yet."""
+    """Make the file system of a profile. Listings run in `nursery`; nothing is asked of any store yet."""
     settings = find_profile(config, profile)
     options = settings.mscfs
     journal = manager.journal
@@ -106,9 +119,9 @@ def assemble(
     )
     area = StagingArea(private(journal.path.parent / "staging") / process_token(), options.staging_limit)
     fetcher = Fetcher(
+        Arena(memory),
         cache,
         transport,
-        nursery,
         namespace=manager.identity,
         chunk_size=options.chunk_size,
         deadline=options.read_deadline,
@@ -127,7 +140,6 @@ def assemble(
         run_blocking=run_blocking,
         page_cache=options.page_cache,
         read_only=read_only,
-        forget_cached=None if settings.caching_enabled else cache.remove_object,
         on_wishes=replicator.wake,
     )
     return MountParts(manager, journal, cache, namespace, area, fetcher, replicator, prober, filesystem, run_blocking)

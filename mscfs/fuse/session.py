@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -20,13 +21,15 @@ import trio
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
 from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError
-from mscfs.fuse.assembly import MountParts, assemble, open_cache
+from mscfs.fuse import loop
+from mscfs.fuse.assembly import MountParts, assemble, make_memory, open_cache
 from mscfs.fuse.operations import Operations
 from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
 from mscfs.providers.base import StorageProvider
 from mscfs.replicas.placement import Placement, locate
 from mscfs.store import open_store
+from mscfs.vfs.loopdelay import LoopDelay
 from mscfs.vfs.recovery import recover
 from mscfs.workers.pool import WorkerPool
 
@@ -34,6 +37,12 @@ log = logging.getLogger(__name__)
 
 THREADS = 16
 """For what is rare on the trio side: metadata requests and journal commits."""
+
+COLLECTION = (100_000, 20, 100)
+"""Thresholds of Python's garbage collector: requests make many objects and no cycles, and inodes live long."""
+
+IDLE_TASKS = 64
+"""Of pyfuse3: making a task for each request that has to wait costs more than to keep it."""
 
 Result = TypeVar("Result")
 
@@ -57,6 +66,7 @@ class Mount:
         self.parts = parts
         self.started = time.time()
         self.stopping = False
+        self.loop_delay = LoopDelay()
         self._stop = trio.Event()
 
     async def drain(self, seconds: float) -> int:
@@ -93,6 +103,9 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
     what could not be uploaded by then stays staged for the next mount.
     """
     _raise_descriptor_limit()
+    loop.install(pyfuse3)
+    gc.freeze()
+    gc.set_threshold(*COLLECTION)
     try:
         trio.run(_serve, request, announce, services)
     except BaseExceptionGroup as group:
@@ -124,10 +137,12 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
     manager = open_store(request.config, request.profile)
     await run_blocking(_check_primary, manager.primary, bool(manager.replicas))
     cache = open_cache(request.config, request.profile)
+    memory = make_memory(options)
     pool = WorkerPool(
         request.config,
         request.profile,
-        cache.settings,
+        cache.settings if cache is not None else None,
+        memory,
         namespace=manager.identity,
         chunk_size=options.chunk_size,
         fetch_processes=options.workers or _fetch_processes(),
@@ -141,6 +156,7 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                     request.profile,
                     manager,
                     cache,
+                    memory,
                     pool,
                     background,
                     run_blocking,
@@ -153,6 +169,8 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)
                     background.start_soon(parts.prober.run)
+                    background.start_soon(mount.loop_delay.run)
+                    background.start_soon(parts.fetcher.sweep)
                     for service in services:
                         background.start_soon(service, mount)
                     await _answer(mount, announce, options.shutdown_timeout)
@@ -161,8 +179,10 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                 await parts.replicator.write_gathered()
             workers.cancel_scope.cancel()
     finally:
-        cache.close()
+        if cache is not None:
+            cache.close()
         manager.close()
+        memory.close()
 
 
 async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: float) -> None:
@@ -173,7 +193,7 @@ async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: 
         ended = trio.Event()
 
         async def main_loop() -> None:
-            await pyfuse3.main()
+            await pyfuse3.main(min_tasks=IDLE_TASKS)
             ended.set()
             mount.stop()
 

@@ -29,7 +29,8 @@ from mscfs.errors import (
 from mscfs.providers.base import ObjectReader, Source
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
-PIECE = MIB
+PIECE = 256 << 10
+"""Bytes handed on at once: few enough that they are still in the processor's cache when they are copied."""
 LARGEST_PUT = MIB
 """Bytes. The read time-out runs while a body is sent, so a larger body on a slow line would be cut off."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import UsageError
 from mscfs.fuse.session import Mount
 from mscfs.replicas.health import Health
@@ -18,6 +19,8 @@ from mscfs.telemetry import control, registry
 from mscfs.telemetry.status import (
     CacheStatus,
     JournalStatus,
+    LoopStatus,
+    MemoryStatus,
     MountState,
     MountStatus,
     PrimaryStatus,
@@ -86,7 +89,6 @@ class MountService:
                     last_error=replica.health.last_error or (behind.last_error if behind else ""),
                 )
             )
-        cache = parts.cache.statistics()
         return MountStatus(
             profile=mount.request.profile,
             mountpoint=str(mount.request.mountpoint),
@@ -101,9 +103,13 @@ class MountService:
                 last_error=primary.health.last_error,
             ),
             replicas=replicas,
-            cache=CacheStatus(
-                bytes=cache.bytes, limit=cache.limit, hits=cache.hits, misses=cache.misses, evictions=cache.evictions
+            cache=_cache_status(parts.cache),
+            memory=MemoryStatus(
+                used=parts.fetcher.buffers.arena.used,
+                limit=parts.fetcher.buffers.arena.size,
+                waiting=parts.fetcher.buffers.hungry,
             ),
+            loop=LoopStatus(mean_delay=mount.loop_delay.mean, worst_delay=mount.loop_delay.worst),
             staging=StagingStatus(files=parts.area.files, bytes=parts.area.bytes),
             journal=JournalStatus(pending=pending, kept=sum(1 for upload in uploads if upload.problem)),
             version=version("mscfs"),
@@ -113,6 +119,13 @@ class MountService:
             skipped_keys=parts.namespace.skipped_keys,
             conflicts=parts.namespace.shadowed_names,
         )
+
+
+def _cache_status(cache: ChunkCache | None) -> CacheStatus:
+    if cache is None:
+        return CacheStatus()
+    now = cache.statistics()
+    return CacheStatus(bytes=now.bytes, limit=now.limit, hits=now.hits, misses=now.misses, evictions=now.evictions)
 
 
 def _state(health: Health) -> StoreState:

@@ -54,13 +54,31 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The chunk cache. Sizes in bytes; it is shared by the mounts of a node, its counters are this mount's."""
+    """The chunk cache on disk. Sizes in bytes; it is shared by the mounts of a node, its counters are this mount's.
+
+    A `limit` of 0: the profile keeps nothing on disk (`caching_enabled`).
+    """
 
     bytes: int = 0
     limit: int = 0
     hits: int = 0
     misses: int = 0
     evictions: int = 0
+
+
+class MemoryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The buffers of all reads. Sizes in bytes; `waiting` requests wait for memory."""
+
+    used: int = 0
+    limit: int = 0
+    waiting: int = 0
+
+
+class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """By how much the event loop was late in the last minute, in seconds: what each request waits beside its work."""
+
+    mean_delay: float = 0.0
+    worst_delay: float = 0.0
 
 
 class StagingStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +105,8 @@ class MountStatus(msgspec.Struct, frozen=True, kw_only=True):
     primary: PrimaryStatus
     replicas: list[ReplicaStatus] = []
     cache: CacheStatus = CacheStatus()
+    memory: MemoryStatus = MemoryStatus()
+    loop: LoopStatus = LoopStatus()
     staging: StagingStatus = StagingStatus()
     journal: JournalStatus = JournalStatus()
     version: str = ""

@@ -48,7 +48,6 @@ class Core:
         run_blocking: RunBlocking,
         page_cache: bool,
         read_only: bool,
-        forget_cached: Callable[[str], None] | None,
         on_wishes: Callable[[], None],
     ) -> None:
         self.manager = manager
@@ -64,7 +63,6 @@ class Core:
         self._run_blocking = run_blocking
         self._page_cache = page_cache
         self._read_only = read_only
-        self._forget_cached = forget_cached
         self._on_wishes = on_wishes
 
     def _directory(self, number: int) -> Inode:
@@ -74,7 +72,9 @@ class Core:
         return inode
 
     def _attributes_of(self, inode: Inode) -> Attributes:
-        timeout = self.namespace.ttl if is_local(inode) else self.namespace.remaining(inode.checked)
+        # No listing ever tells of the root, and each path begins with it.
+        is_known = is_local(inode) or inode is self._table.root
+        timeout = self.namespace.ttl if is_known else self.namespace.remaining(inode.checked)
         return self._attributes.of(inode, timeout)
 
     def _listed(self, entries: Entries, slot: int) -> Attributes:

@@ -1,23 +1,24 @@
-"""Fetches: one for each chunk at a time, whoever asks, and a wake-up for each waiter as soon as its chunk is there.
+"""Fetches: one for each chunk at a time, whoever asks, and a wake-up for each waiter as soon as its bytes are there.
 
-A fetch belongs to the file system's nursery, not to the request that caused it: a request that gives up does not take
-the others' bytes along, and an error is told to everyone who waits.
+A fetch belongs to the mount, not to the request that caused it: a request that gives up does not take the others' bytes
+along, and an error is told to everyone who waits.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
 
 import trio
 
+from mscfs.cache.arena import Arena
 from mscfs.cache.chunks import ChunkCache, object_digest
-from mscfs.cache.files import Chunk, ChunkId
+from mscfs.cache.opened import OpenChunks
 from mscfs.errors import StorageError, StoreTimeoutError
 from mscfs.types import Version
+from mscfs.vfs.buffers import Buffer, BufferPool
+from mscfs.vfs.pinned import PinnedObject
+from mscfs.vfs.readahead import LARGEST_WINDOW
 from mscfs.vfs.transport import Transport
 from mscfs.workers.protocol import FetchSummary
 
@@ -25,59 +26,38 @@ log = logging.getLogger(__name__)
 
 FETCH_BYTES = 8 << 20
 """The longest range of one GET: larger ones gain nothing and make others wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class PinnedObject:
-    """One version of one key: what a handle reads."""
-
-    key: str
-    version: Version
-    digest: str
-    chunk_size: int
-
-    @property
-    def chunk_count(self) -> int:
-        """Number of chunks; none for an empty object."""
-        return math.ceil(self.version.size / self.chunk_size)
-
-    def chunk_id(self, index: int) -> ChunkId:
-        """The name of a chunk in the cache."""
-        return ChunkId(self.digest, index)
-
-
-@dataclass(slots=True)
-class _Flight:
-    """One chunk on its way."""
-
-    arrived: trio.Event = field(default_factory=trio.Event)
-    data: bytes | None = None
-    error: StorageError | None = None
+SWEEP_SECONDS = 5.0
+"""How often memory that nobody used meanwhile goes back to the system."""
 
 
 class Fetcher:
-    """Single flight for chunks. `on_summary` is told of each finished fetch; `deadline` is in seconds (R5)."""
+    """Single flight for chunks. `on_summary` is told of each finished fetch; `deadline` is in seconds (R5).
+
+    `cache` is the chunk cache on disk, or None when nothing is kept there.
+    """
 
     def __init__(
         self,
-        cache: ChunkCache,
+        arena: Arena,
+        cache: ChunkCache | None,
         transport: Transport,
-        nursery: trio.Nursery,
         *,
         namespace: str,
         chunk_size: int,
         deadline: float,
         on_summary: Callable[[PinnedObject, FetchSummary], None],
     ) -> None:
+        self.buffers = BufferPool(arena, self._begin)
+        self.deadline = deadline
+        self._opened = OpenChunks(cache) if cache is not None else None
         self._cache = cache
         self._transport = transport
-        self._nursery = nursery
         self._namespace = namespace
         self._chunk_size = chunk_size
-        self._deadline = deadline
         self._on_summary = on_summary
-        self._flights: dict[ChunkId, _Flight] = {}
         self._running: set[trio.Event] = set()
+        self._streams: set[object] = set()
+        self._at_once = max(1, min(FETCH_BYTES, arena.size // 4) // chunk_size)
 
     def pin(self, key: str, version: Version) -> PinnedObject:
         """The object a new handle reads."""
@@ -85,97 +65,151 @@ class Fetcher:
             key, version, object_digest(self._namespace, key, version, self._chunk_size), self._chunk_size
         )
 
-    def cached(self, target: PinnedObject, index: int) -> Chunk | None:
-        """A chunk that is on this node; None is a miss. Never waits."""
-        return self._cache.open(target.chunk_id(index))
+    def read_on_disk(self, target: PinnedObject, index: int, begin: int, end: int) -> bytes | memoryview | None:
+        """Bytes of a chunk that is in the cache on disk; None is a miss. Never waits for more than the disk."""
+        return self._opened.read(target.chunk_id(index), begin, end) if self._opened is not None else None
 
-    async def chunk(self, target: PinnedObject, index: int) -> Chunk | bytes:
-        """A chunk, fetched if need be.
+    def start(self, target: PinnedObject, first: int, count: int, *, foreground: bool) -> int:
+        """Begin to fetch those of the chunks that are neither here nor on their way.
 
-        Raises the store's error when every source failed, StoreTimeoutError when `deadline` passed first.
+        In the foreground all of them are, as soon as there is memory. Returns the index before which everything is
+        here or on its way: read-ahead ends where memory does.
         """
-        with trio.move_on_after(self._deadline):
-            # A chunk may be evicted between its arrival and its opening: then it is fetched again.
-            while True:
-                self.start(target, index, 1, foreground=True)
-                flight = self._flights.get(target.chunk_id(index))
-                if flight is not None:
-                    await flight.arrived.wait()
-                    if flight.error is not None:
-                        raise flight.error.__class__(
-                            flight.error.message, store=flight.error.store, key=target.key
-                        ) from flight.error
-                    if flight.data is not None:
-                        return flight.data
-                chunk = self.cached(target, index)
-                if chunk is not None:
-                    return chunk
-                await trio.lowlevel.checkpoint()
-        raise StoreTimeoutError(f"no store delivered within {self._deadline:g} s", key=target.key)
+        index, last = first, min(first + count, target.chunk_count)
+        while index < last:
+            buffer = self.buffers.find(target.digest, index)
+            if buffer is not None:
+                if foreground and buffer.fetch is not None:
+                    buffer.fetch.promote()
+                index = buffer.first + buffer.count
+                continue
+            run = 0
+            while (
+                run < self._at_once
+                and index + run < last
+                and self.buffers.find(target.digest, index + run) is None
+                and not (self._cache is not None and self._cache.contains(target.chunk_id(index + run)))
+            ):
+                run += 1
+            if run and self.buffers.add(target, index, run, foreground=foreground) is None:
+                return index
+            index += run or 1
+        return last
 
-    def start(self, target: PinnedObject, first: int, count: int, *, foreground: bool) -> None:
-        """Begin to fetch those of the chunks that are neither here nor on their way."""
-        last = min(first + count, target.chunk_count)
-        wanted = [
-            index
-            for index in range(first, last)
-            if target.chunk_id(index) not in self._flights and not self._cache.contains(target.chunk_id(index))
-        ]
-        for index in wanted:
-            self._flights[target.chunk_id(index)] = _Flight()
-        at_once = max(1, FETCH_BYTES // self._chunk_size)
-        for run in _runs(wanted, at_once):
-            self._nursery.start_soon(self._fetch, target, run[0], len(run), foreground)
+    def fetch_again(self, target: PinnedObject, index: int) -> Buffer:
+        """Begin to fetch a chunk that is in no buffer, whatever the cache on disk seems to have.
+
+        It made room for others since it was looked for, or what is on disk is no good.
+        """
+        buffer = self.buffers.add(target, index, 1, foreground=True)
+        assert buffer is not None
+        return buffer
+
+    async def arrival(self, buffer: Buffer, end: int) -> None:
+        """Return when a buffer has everything up to that offset of its object. It must be pinned.
+
+        Raises the store's error when every source failed.
+        """
+        if not buffer.has(end):
+            arrived = trio.Event()
+            buffer.waiting.append((end, arrived))
+            if not buffer.over:
+                await arrived.wait()
+        if buffer.error is not None:
+            error = buffer.error
+            raise error.__class__(error.message, store=error.store, key=buffer.target.key) from error
+
+    def too_late(self, target: PinnedObject) -> StoreTimeoutError:
+        """The error of a read that took longer than `deadline`."""
+        return StoreTimeoutError(f"no store delivered within {self.deadline:g} s", key=target.key)
 
     def look(self, target: PinnedObject) -> None:
         """Find out which replicas lack an object that has no chunk to fetch: an empty one."""
-        self._nursery.start_soon(self._fetch, target, 0, 0, False)
+        ended = self._track()
+
+        def end(summary: FetchSummary | None, _: StorageError | None) -> None:
+            self._told(target, summary, ended)
+
+        self._transport.start_fetch(
+            target.key, target.version, 0, 0, 0, foreground=False, on_arrival=lambda _: None, on_end=end
+        )
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    def reads_ahead(self, stream: object, *, active: bool) -> None:
+        """A stream of reads began or ended: all that are active share the memory."""
+        (self._streams.add if active else self._streams.discard)(stream)
+
+    @property
+    def window_limit(self) -> int:
+        """The largest read-ahead of one stream, in bytes."""
+        share = self.buffers.arena.size // (2 * max(1, len(self._streams)))
+        return max(self._chunk_size, min(LARGEST_WINDOW, share))
+
+    def closed(self, target: PinnedObject) -> None:
+        """No handle reads this object any more."""
+        self.buffers.discard_object(target.digest)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Give memory back that is not used any more, until cancelled."""
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            self.buffers.arena.give_back()
 
     async def settled(self) -> None:
         """Return when the fetches that are under way now have ended and what they found out is told."""
         for ended in list(self._running):
             await ended.wait()
 
-    async def _fetch(self, target: PinnedObject, first: int, count: int, foreground: bool) -> None:
-        flights = {index: self._flights[target.chunk_id(index)] for index in range(first, first + count)}
+    def close(self) -> None:
+        """Let go of chunks that are open."""
+        if self._opened is not None:
+            self._opened.close()
 
-        def on_chunk(index: int, data: bytes | None) -> None:
-            flight = flights.pop(index)
-            flight.data = data
-            self._land(target.chunk_id(index), flight)
+    # -- inside ---------------------------------------------------------------------------------------------------
 
-        error: StorageError | None = None
+    def _begin(self, buffer: Buffer, foreground: bool) -> None:
+        ended = self._track()
+
+        def arrive(size: int) -> None:
+            buffer.arrived = size
+            if buffer.waiting:
+                buffer.wake()
+
+        def end(summary: FetchSummary | None, error: StorageError | None) -> None:
+            if summary is None and error is None:
+                error = StorageError("the fetch was given up", key=buffer.target.key)
+            try:
+                self.buffers.ended(buffer, error)
+            finally:
+                self._told(buffer.target, summary, ended)
+
+        assert buffer.offset is not None
+        target = buffer.target
+        buffer.fetch = self._transport.start_fetch(
+            target.key,
+            target.version,
+            buffer.first,
+            buffer.count,
+            buffer.offset,
+            foreground=foreground,
+            on_arrival=arrive,
+            on_end=end,
+        )
+
+    def _track(self) -> trio.Event:
         ended = trio.Event()
         self._running.add(ended)
+        return ended
+
+    def _told(self, target: PinnedObject, summary: FetchSummary | None, ended: trio.Event) -> None:
+        self._running.discard(ended)
         try:
-            summary = await self._transport.fetch(
-                target.key, target.version, first, count, foreground=foreground, on_chunk=on_chunk
-            )
-            self._on_summary(target, summary)
-        except StorageError as failure:
-            error = failure
+            if summary is not None:
+                self._on_summary(target, summary)
         except Exception:
-            log.exception("a bug in a fetch of %r: its readers get EIO, the mount goes on", target.key)
+            log.exception("a bug after a fetch of %r: the mount goes on", target.key)
         finally:
-            self._running.discard(ended)
             ended.set()
-            for index, flight in flights.items():
-                flight.error = error or StorageError("the fetch was given up", key=target.key)
-                self._land(target.chunk_id(index), flight)
-
-    def _land(self, chunk: ChunkId, flight: _Flight) -> None:
-        self._flights.pop(chunk, None)
-        flight.arrived.set()
-
-
-def _runs(indices: list[int], longest: int) -> list[list[int]]:
-    """Consecutive indices, in pieces of at most `longest`."""
-    if not indices:
-        return []
-    runs = [[indices[0]]]
-    for before, index in pairwise(indices):
-        if index == before + 1 and len(runs[-1]) < longest:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return runs

@@ -127,9 +127,7 @@ class Files(Changes):
                 await self._uploads.settle(inode)
         inode.handles.discard(handle)
         if handle.reader is not None:
-            handle.reader.close()
-            if not inode.handles and self._forget_cached is not None:
-                self._forget_cached(handle.reader.target.digest)
+            handle.reader.close(last=not inode.handles)
         if not inode.handles and inode.detached and inode.key in self.namespace.deferred:
             await self._delete_deferred(inode.key)
         self._table.drop_if_idle(inode)
@@ -143,7 +141,8 @@ class Files(Changes):
             inode.cached_version = token
             if not handle.writable:
                 handle.reader = self._pinned(inode)
-                handle.reader.start()
+                if not keep:  # what the kernel has kept nobody asks us for
+                    handle.reader.start()
         inode.handles.add(handle)
         if handle.writable:
             inode.writers += 1

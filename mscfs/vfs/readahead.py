@@ -1,51 +1,87 @@
 """Read-ahead: how far in front of a sequential reader to fetch.
 
-The window starts small, doubles whenever the reader catches up with it (a stall), and is refilled when half of it is
-used. A reader that jumps gets nothing ahead until it reads on from where it is: random readers pay for no byte they
-did not ask for, except the rest of a chunk. Idea: the flow-control window of mountpoint-s3.
+A window starts small, doubles whenever the reader catches up with it (a stall), is refilled when half of it is used,
+and is halved when there is no memory for it. Small steps forward and back do not end it. A reader that jumps gets
+nothing ahead until it reads on from where it is: random readers pay for no byte they did not ask for, except the rest
+of a chunk. A handle has two windows, for programs that read two parts of a file in turn. Idea: the flow-control window
+of mountpoint-s3.
 """
 
 from __future__ import annotations
 
-from mscfs.types import ByteRange
-
-FIRST_WINDOW = 1 << 20
+FIRST_WINDOW = (1 << 20) + (128 << 10)
+"""The kernel's own read-ahead asks for somewhat more than the first MiB: it must not wait for a second request."""
+SMALLEST_WINDOW = FIRST_WINDOW >> 3
+"""No shortage makes a window smaller: it must be able to grow again within a few stalls."""
 LARGEST_WINDOW = 64 << 20
 FORWARD_TOLERANCE = 16 << 20
 BACKWARD_TOLERANCE = 1 << 20
+STREAMS = 2
 
 
 class Window:
-    """The read-ahead of one stream of reads. Offsets and sizes in bytes; answers in chunks."""
+    """The read-ahead of one stream of reads. All offsets and sizes in bytes."""
 
-    def __init__(self, chunk_size: int) -> None:
-        self._chunk_size = chunk_size
+    __slots__ = ("_requested", "_size", "position")
+
+    def __init__(self, end: int) -> None:
+        self.position = end
+        """Where a sequential reader would read next."""
         self._size = 0
-        self._position = -1
-        """Where a sequential reader would read next; -1 before the first read."""
-        self._requested = 0
+        self._requested = end
         """Everything before this offset was asked for."""
 
-    def advance(self, read: ByteRange, *, stalled: bool) -> tuple[int, int] | None:
-        """Tell of a read; returns (first chunk, number of chunks) to fetch ahead, or None."""
-        sequential = self._position >= 0 and (-BACKWARD_TOLERANCE <= read.offset - self._position <= FORWARD_TOLERANCE)
-        first = self._position < 0
-        self._position = max(self._position, read.end) if sequential else read.end
-        if not sequential:
-            self._size = 0
-            self._requested = read.end
+    def follows(self, offset: int) -> bool:
+        """Whether a read there belongs to this stream."""
+        return -BACKWARD_TOLERANCE <= offset - self.position <= FORWARD_TOLERANCE
+
+    def advance(self, end: int, *, stalled: bool, limit: int) -> tuple[int, int] | None:
+        """Tell of a read of this stream up to `end`; returns the bytes to fetch ahead, from and to, or None.
+
+        `limit` is the largest window that memory allows now.
+        """
+        self.position = max(self.position, end)
+        if not self._size:
+            self._size = min(FIRST_WINDOW, limit)
+        elif stalled:
+            self._size = min(self._size * 2, limit)
+        begin = max(self._requested, self.position)
+        if begin - self.position >= self._size // 2:
             return None
-        if self._size == 0:
-            self._size = FIRST_WINDOW
-            self._requested = max(self._requested, read.end)
-        elif stalled and not first:
-            self._size = min(self._size * 2, LARGEST_WINDOW)
-        ahead = self._requested - self._position
-        if ahead >= self._size // 2:
-            return None
-        begin = max(self._requested, read.end)
-        end = self._position + self._size
-        self._requested = end
-        first_chunk = -(-begin // self._chunk_size)
-        last_chunk = -(-end // self._chunk_size)
-        return (first_chunk, last_chunk - first_chunk) if last_chunk > first_chunk else None
+        self._requested = self.position + self._size
+        return begin, self._requested
+
+    def refused(self, begin: int) -> None:
+        """There was no memory for what lies behind `begin`: it is asked for again when half of the rest is used."""
+        self._requested = begin
+        self._size = max(self._size // 2, min(self._size, SMALLEST_WINDOW))
+
+
+class ReadAhead:
+    """The streams of one handle, the one read last in front."""
+
+    __slots__ = ("_windows",)
+
+    def __init__(self) -> None:
+        self._windows: list[Window] = []
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there was any read since `rest`."""
+        return bool(self._windows)
+
+    def window(self, offset: int, end: int) -> Window | None:
+        """The window of the stream that a read from `offset` to `end` goes on with; None for the first of a stream."""
+        windows = self._windows
+        for number, window in enumerate(windows):
+            if window.follows(offset):
+                if number:
+                    windows.insert(0, windows.pop(number))
+                return window
+        windows.insert(0, Window(end))
+        del windows[STREAMS:]
+        return None
+
+    def rest(self) -> None:
+        """Begin anew with the next read."""
+        self._windows.clear()

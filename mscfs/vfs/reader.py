@@ -1,16 +1,13 @@
-"""Reading one version through one handle: cached chunks at once, the rest when its chunk arrives."""
+"""Reading one version through one handle: what is here at once, the rest when its bytes arrive."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import trio
 
-from mscfs.cache.files import Chunk
-from mscfs.types import ByteRange
-from mscfs.vfs.fetcher import Fetcher, PinnedObject
-from mscfs.vfs.readahead import Window
-
-OPEN_CHUNKS = 4
-"""Chunks a handle keeps mapped: the kernel's read-ahead comes back to the last few."""
+from mscfs.vfs.buffers import Buffer
+from mscfs.vfs.fetcher import Fetcher
+from mscfs.vfs.pinned import PinnedObject
+from mscfs.vfs.readahead import FIRST_WINDOW, ReadAhead
 
 
 class ChunkReader:
@@ -19,70 +16,111 @@ class ChunkReader:
     def __init__(self, fetcher: Fetcher, target: PinnedObject) -> None:
         self.target = target
         self._fetcher = fetcher
-        self._window = Window(target.chunk_size)
-        self._open: OrderedDict[int, Chunk] = OrderedDict()
+        self._ahead = ReadAhead()
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         """Exactly the bytes asked for, short only at the end of the object.
 
-        Everything cached is answered without giving way to another task.
+        Everything that is here is answered without giving way to another task. What is returned may be a slice of
+        memory that is used again: it is good until the caller gives way.
         """
-        wanted = ByteRange(offset, size).clip(self.target.version.size)
-        if not wanted.size:
+        end = min(offset + size, self.target.version.size)
+        if offset >= end:
             return b""
-        chunk_size = self.target.chunk_size
-        first, last = wanted.offset // chunk_size, (wanted.end - 1) // chunk_size
-        pieces = [self._cached(index) for index in range(first, last + 1)]
-        self._read_ahead(wanted, stalled=any(piece is None for piece in pieces))
-        if None in pieces:
-            self._fetcher.start(self.target, first, last - first + 1, foreground=True)
-        views = [
-            piece if piece is not None else await self._fetched(index)
-            for index, piece in enumerate(pieces, start=first)
-        ]
-        begin, end = wanted.offset - first * chunk_size, wanted.end - first * chunk_size
-        if len(views) == 1:
-            return views[0][begin:end]
-        views[0] = views[0][begin:]
-        views[-1] = views[-1][: wanted.end - last * chunk_size]
-        return b"".join(views)
+        buffers = self._fetcher.buffers
+        buffer = self._buffer_with(offset, end)
+        if buffer is not None:
+            buffer.pins += 1  # read-ahead may look for memory
+            self._read_ahead(offset, end, stalled=False)
+            buffers.unpin(buffer)
+            return buffers.slice(buffer, offset, end)
+        answer = self._on_disk(offset, end)
+        if answer is None:
+            chunk_size = self.target.chunk_size
+            first, last = offset // chunk_size, (end - 1) // chunk_size
+            self._fetcher.start(self.target, first, last + 1 - first, foreground=True)
+        self._read_ahead(offset, end, stalled=answer is None and self._is_lacking(end))
+        return answer if answer is not None else await self._gathered(offset, end)
 
     def start(self) -> None:
         """Begin to fetch a small object before the first read asks for it; nothing ever reads an empty one."""
-        if self.target.chunk_count == 1:
-            self._fetcher.start(self.target, 0, 1, foreground=True)
-        elif self.target.chunk_count == 0:
+        if not self.target.version.size:
             self._fetcher.look(self.target)
+        elif self.target.version.size <= max(FIRST_WINDOW, self.target.chunk_size):
+            self._fetcher.start(self.target, 0, self.target.chunk_count, foreground=True)
 
-    def close(self) -> None:
-        """Let go of all chunks; each is unmapped when its last view, perhaps an answer under way, is gone."""
-        self._open.clear()
+    def close(self, *, last: bool = True) -> None:
+        """Give back what was fetched ahead; `last`: no other handle reads this object."""
+        self._ahead.rest()
+        self._fetcher.reads_ahead(self, active=False)
+        if last:
+            self._fetcher.closed(self.target)
 
-    def _read_ahead(self, wanted: ByteRange, *, stalled: bool) -> None:
-        ahead = self._window.advance(wanted, stalled=stalled)
-        if ahead is not None:
-            self._fetcher.start(self.target, ahead[0], ahead[1], foreground=False)
+    def _buffer_with(self, offset: int, end: int) -> Buffer | None:
+        """The buffer that has all of these bytes."""
+        buffer = self._fetcher.buffers.find(self.target.digest, offset // self.target.chunk_size)
+        return buffer if buffer is not None and buffer.end >= end and buffer.has(end) else None
 
-    def _cached(self, index: int) -> memoryview | None:
-        chunk = self._open.get(index)
-        if chunk is None:
-            chunk = self._fetcher.cached(self.target, index)
-            if chunk is None:
-                return None
-            self._keep(index, chunk)
-        return chunk.view
+    def _on_disk(self, offset: int, end: int) -> bytes | memoryview | None:
+        """The bytes, if they are in one chunk on disk that is in no buffer."""
+        index, begin = divmod(offset, self.target.chunk_size)
+        size = end - offset
+        if begin + size > self.target.chunk_size or self._fetcher.buffers.find(self.target.digest, index) is not None:
+            return None
+        return self._fetcher.read_on_disk(self.target, index, begin, begin + size)
 
-    async def _fetched(self, index: int) -> memoryview:
-        chunk = await self._fetcher.chunk(self.target, index)
-        if isinstance(chunk, bytes):
-            return memoryview(chunk)
-        known = self._open.get(index)
-        if known is not None:  # another read of this handle was first
-            return known.view
-        self._keep(index, chunk)
-        return chunk.view
+    def _is_lacking(self, end: int) -> bool:
+        """Whether the last byte of a read is not here yet: bytes arrive in order."""
+        buffer = self._fetcher.buffers.find(self.target.digest, (end - 1) // self.target.chunk_size)
+        return buffer is not None and not buffer.has(end)
 
-    def _keep(self, index: int, chunk: Chunk) -> None:
-        self._open[index] = chunk
-        while len(self._open) > OPEN_CHUNKS:
-            self._open.popitem(last=False)
+    def _read_ahead(self, offset: int, end: int, *, stalled: bool) -> None:
+        """Fetch ahead of a sequential reader."""
+        fetcher, target = self._fetcher, self.target
+        window = self._ahead.window(offset, end)
+        if window is None or end >= target.version.size:
+            return
+        fetcher.reads_ahead(self, active=True)
+        ahead = window.advance(end, stalled=stalled, limit=fetcher.window_limit)
+        if ahead is None:
+            return
+        first, last = -(-ahead[0] // target.chunk_size), -(-ahead[1] // target.chunk_size)
+        if last <= first:
+            return
+        reached = fetcher.start(target, first, last - first, foreground=False)
+        if reached < min(last, target.chunk_count):
+            window.refused(reached * target.chunk_size)
+
+    async def _gathered(self, offset: int, end: int) -> bytes | memoryview:
+        """The bytes from wherever they are, when the last of them has arrived."""
+        with trio.move_on_after(self._fetcher.deadline):
+            gathered = bytearray()
+            while True:
+                piece = await self._piece(offset, end)
+                if not gathered and len(piece) == end - offset:
+                    return piece
+                # Copied at once, so that nobody who waits for memory keeps any.
+                gathered += piece
+                offset += len(piece)
+                if offset == end:
+                    return memoryview(gathered)
+        raise self._fetcher.too_late(self.target)
+
+    async def _piece(self, offset: int, end: int) -> bytes | memoryview:
+        """The bytes up to `end` or the end of the buffer or chunk they are in, good until the caller gives way."""
+        target, buffers = self.target, self._fetcher.buffers
+        index, begin = divmod(offset, target.chunk_size)
+        buffer = buffers.find(target.digest, index)
+        if buffer is None:
+            chunk_end = min(begin + end - offset, target.chunk_size)
+            data = self._fetcher.read_on_disk(target, index, begin, chunk_end)
+            if data is not None:
+                return data
+            buffer = self._fetcher.fetch_again(target, index)
+        until = min(end, buffer.end)
+        buffer.pins += 1
+        try:
+            await self._fetcher.arrival(buffer, until)
+            return buffers.slice(buffer, offset, until)
+        finally:
+            buffers.unpin(buffer)

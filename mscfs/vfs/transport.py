@@ -9,24 +9,31 @@ from typing import Protocol, TypeVar
 from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
+from mscfs.workers.calls import OnArrival, OnEnd, StartedFetch
 from mscfs.workers.protocol import FetchSummary
 
 Result = TypeVar("Result")
-
-OnChunk = Callable[[int, bytes | None], None]
-"""Called with a chunk's index when it is in the cache, or with its bytes when the cache would not take it."""
 
 OnPage = Callable[[Page], None]
 """Called with each page of a listing as soon as it has come; must not raise."""
 
 
 class Transport(Protocol):
-    """Moves bytes between the stores, the chunk cache and staging files. Every method may be cancelled."""
+    """Moves bytes between the stores, the shared memory and staging files. Whoever awaits may be cancelled."""
 
-    async def fetch(
-        self, key: str, version: Version, first: int, count: int, *, foreground: bool, on_chunk: OnChunk
-    ) -> FetchSummary:
-        """Bring chunks `first` to `first + count - 1` of a version into the cache with one ranged GET."""
+    def start_fetch(
+        self,
+        key: str,
+        version: Version,
+        first: int,
+        count: int,
+        target: int,
+        *,
+        foreground: bool,
+        on_arrival: OnArrival,
+        on_end: OnEnd,
+    ) -> StartedFetch:
+        """Begin to bring chunks `first` to `first + count - 1` of a version to offset `target` of the memory."""
 
     async def upload(
         self,

@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
+from mscfs.errors import StorageError
 from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
@@ -27,14 +29,28 @@ from mscfs.workers.protocol import (
     pack_text,
 )
 
-OnChunk = Callable[[int, bytes | None], None]
-"""Called once with each chunk's index when it is in the cache, or with its bytes when the cache would not take it."""
+OnArrival = Callable[[int], None]
+"""Called with the number of bytes of a fetch that are in the memory by now, from its beginning."""
+
+OnEnd = Callable[[FetchSummary | None, StorageError | None], None]
+"""Called once, when a fetch is over, with one of the two. From then on no worker writes into its memory."""
+
+
+class StartedFetch(Protocol):
+    """A fetch under way."""
+
+    def promote(self) -> None:
+        """A program waits for it now: let it overtake what is done in the background."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more. It ends soon, and says so as always."""
+
 
 OnPage = Callable[[Page], None]
 
 
 class Calls(ABC):
-    """Moves bytes between the stores, the chunk cache and files. Any task may call; a cancelled call is given up.
+    """Moves bytes between the stores, the shared memory and files. Any task may call; a cancelled call is given up.
 
     Every call raises the StorageError of the store or the disk; StoreUnavailableError when no worker survived it.
     """
@@ -42,17 +58,25 @@ class Calls(ABC):
     def __init__(self) -> None:
         self._ids = itertools.count(1)  # 0 is the start of a worker
 
-    async def fetch(
-        self, key: str, version: Version, first: int, count: int, *, foreground: bool, on_chunk: OnChunk
-    ) -> FetchSummary:
-        """Bring chunks `first` to `first + count - 1` of a version into the cache with one ranged GET.
+    def start_fetch(
+        self,
+        key: str,
+        version: Version,
+        first: int,
+        count: int,
+        target: int,
+        *,
+        foreground: bool,
+        on_arrival: OnArrival,
+        on_end: OnEnd,
+    ) -> StartedFetch:
+        """Begin to bring chunks `first` to `first + count - 1` of a version into the memory with one ranged GET.
 
-        `on_chunk` must not raise. Chunks that arrived stay in the cache when the call fails or is cancelled.
+        They lie at offset `target` of the shared memory, which must be left alone until `on_end`. Neither callback may
+        raise or wait. When no worker survives it, it ends with StoreUnavailableError.
         """
-        request = Fetch(next(self._ids), pack_text(key), version, first, count, foreground)
-        done = await self._perform(request, on_chunk=on_chunk)
-        assert isinstance(done, FetchDone)
-        return done.summary
+        request = Fetch(next(self._ids), pack_text(key), version, first, count, target, foreground)
+        return self._start_fetch(request, on_arrival, on_end)
 
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
         """Write a whole version into a file that exists; it is emptied first.
@@ -107,7 +131,9 @@ class Calls(ABC):
         return done.result
 
     @abstractmethod
-    async def _perform(
-        self, request: Request, *, on_chunk: OnChunk | None = None, on_page: OnPage | None = None
-    ) -> Result:
+    async def _perform(self, request: Request, on_page: OnPage | None = None) -> Result:
         """Carry out one request."""
+
+    @abstractmethod
+    def _start_fetch(self, request: Fetch, on_arrival: OnArrival, on_end: OnEnd) -> StartedFetch:
+        """Begin to carry out a fetch."""

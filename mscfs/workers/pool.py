@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import msgspec
 import trio
 
+from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
-from mscfs.errors import MscfsError, StoreUnavailableError
-from mscfs.workers.calls import Calls, OnChunk, OnPage
-from mscfs.workers.protocol import Fetch, Request, Result, Upload, WorkerSettings, is_foreground, unpack_text
+from mscfs.errors import MscfsError, StorageError, StoreUnavailableError
+from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, StartedFetch
+from mscfs.workers.protocol import Fetch, FetchDone, Request, Result, Upload, WorkerSettings, is_foreground, unpack_text
 from mscfs.workers.worker import Call, Worker
 
 logger = logging.getLogger(__name__)
@@ -43,20 +44,27 @@ class PoolStatistics:
 class WorkerGroup:
     """Processes that share one kind of work. Requests of a process that dies are repeated; `workers` must be run."""
 
-    def __init__(self, settings: WorkerSettings, processes: int) -> None:
+    def __init__(self, settings: WorkerSettings, memory: SharedMemory, processes: int) -> None:
         self._settings = settings
-        self.workers = [Worker(settings, on_finished=self._finish, on_death=self._repeat) for _ in range(processes)]
+        self.workers = [
+            Worker(settings, memory, on_finished=self._finish, on_death=self._repeat) for _ in range(processes)
+        ]
         self._suspects: deque[Call] = deque()
         self._on_trial: Call | None = None
 
-    async def perform(self, request: Request, on_chunk: OnChunk | None = None, on_page: OnPage | None = None) -> Result:
-        """Carry out one request, by the least loaded process."""
-        call = Call(request, on_chunk, on_page)
+    def start(self, call: Call) -> None:
+        """Have a call carried out by the least loaded process; it is told when it is over."""
         self._dispatch(call)
+
+    async def perform(self, request: Request, on_page: OnPage | None = None) -> Result:
+        """Carry out one request, and give it up when cancelled."""
+        over = trio.Event()
+        call = Call(request, on_page=on_page, on_end=lambda _: over.set())
+        self.start(call)
         try:
-            await call.finished.wait()
+            await over.wait()
         finally:
-            if not call.finished.is_set():
+            if not over.is_set():
                 self._abandon(call)
         if call.error is not None:
             raise call.error
@@ -89,7 +97,7 @@ class WorkerGroup:
         self._acquit(call)
 
     def _finish(self, call: Call) -> None:
-        call.finished.set()
+        call.end()
         self._acquit(call)
 
     def _repeat(self, calls: list[Call]) -> None:
@@ -102,7 +110,10 @@ class WorkerGroup:
             call.worker = None
             call.deaths += 1
             call.request = _repeated(call)
-            if call.deaths >= DEATHS:
+            if call.is_cancelled:
+                call.error = StorageError("given up: nobody waits for it")
+                self._finish(call)
+            elif call.deaths >= DEATHS:
                 call.error = StoreUnavailableError(
                     f"{call.deaths} worker processes died over this request",
                     store=self._settings.profile,
@@ -129,8 +140,8 @@ class WorkerGroup:
 class WorkerPool(Calls):
     """A service: `await nursery.start(pool.run)`. Calls may be made at any time; they wait for the processes.
 
-    `cache` None: chunks are handed over in memory. `namespace` is the first part of chunk names, as in
-    `object_digest`.
+    Fetches are written into `memory`, and kept on disk in the cache of the settings `cache`, if any. `namespace` is the
+    first part of chunk names, as in `object_digest`.
     """
 
     def __init__(
@@ -138,6 +149,7 @@ class WorkerPool(Calls):
         config: Config,
         profile: str,
         cache: CacheSettings | None,
+        memory: SharedMemory,
         *,
         namespace: str,
         chunk_size: int,
@@ -154,6 +166,7 @@ class WorkerPool(Calls):
             config=config,
             profile=profile,
             cache=cache,
+            memory_size=memory.size,
             namespace=namespace,
             chunk_size=chunk_size,
             threads=fetch_threads,
@@ -167,8 +180,8 @@ class WorkerPool(Calls):
             threads=upload_threads + step_threads + list_threads,
             background_threads=step_threads,
         )
-        self.fetchers = WorkerGroup(fetch, fetch_processes)
-        self.transfers = WorkerGroup(transfer, 1)
+        self.fetchers = WorkerGroup(fetch, memory, fetch_processes)
+        self.transfers = WorkerGroup(transfer, memory, 1)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all processes running until cancelled; `started` when all are ready.
@@ -193,21 +206,24 @@ class WorkerPool(Calls):
         """The numbers now."""
         return PoolStatistics(self.fetchers.statistics(), self.transfers.statistics())
 
-    async def _perform(
-        self, request: Request, *, on_chunk: OnChunk | None = None, on_page: OnPage | None = None
-    ) -> Result:
-        group = self.fetchers if isinstance(request, Fetch) else self.transfers
-        return await group.perform(request, on_chunk, on_page)
+    async def _perform(self, request: Request, on_page: OnPage | None = None) -> Result:
+        return await self.transfers.perform(request, on_page)
+
+    def _start_fetch(self, request: Fetch, on_arrival: OnArrival, on_end: OnEnd) -> StartedFetch:
+        def end(call: Call) -> None:
+            on_end(call.result.summary if isinstance(call.result, FetchDone) else None, call.error)
+
+        call = Call(request, on_arrival, on_end=end)
+        self.fetchers.start(call)
+        return call
 
 
 def _repeated(call: Call) -> Request:
     """The request as it is sent the next time."""
     request = call.request
-    if isinstance(request, Fetch) and call.next_chunk > request.first:
-        # What was announced is there. The last chunk is fetched once more if only the summary was lost.
-        end = request.first + request.count
-        first = min(call.next_chunk, end - 1)
-        return msgspec.structs.replace(request, first=first, count=end - first)
+    if isinstance(request, Fetch):
+        # What has arrived is there.
+        return msgspec.structs.replace(request, present=call.arrived)
     if isinstance(request, Upload):
         return msgspec.structs.replace(request, repeated=True)
     return request

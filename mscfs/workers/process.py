@@ -1,4 +1,4 @@
-"""A worker process: `python -P -m mscfs.workers.process <socket>`, started by `worker` and by nobody else.
+"""A worker process: `python -P -m mscfs.workers.process <socket> <memory>`, started by `worker` and by nobody else.
 
 The main thread receives, the others perform requests. Whoever has something to say sends it, with everything that
 others had to say meanwhile. The process ends when its socket does, so that it never outlives the daemon, and ignores
@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, cast
 
+from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import MscfsError, StorageError
 from mscfs.providers.base import StorageProvider
@@ -33,6 +34,7 @@ from mscfs.workers.protocol import (
     Heartbeat,
     List,
     Ping,
+    Promote,
     Ready,
     Start,
     Step,
@@ -79,8 +81,8 @@ class Outbox:
                 self._sending.release()
 
 
-def open_tasks(settings: WorkerSettings) -> Tasks:
-    """Open the store and the cache. Raises MscfsError when the store cannot be opened."""
+def open_tasks(settings: WorkerSettings, memory: int) -> Tasks:
+    """Open the store, the cache and the shared memory's descriptor. MscfsError when the store cannot be opened."""
     module, _, name = settings.store_factory.partition(":")
     factory = getattr(importlib.import_module(module), name)
     # Back-fill wishes are the daemon's: it learns from each summary what was missing or stale.
@@ -91,17 +93,24 @@ def open_tasks(settings: WorkerSettings) -> Tasks:
             cache = ChunkCache.attach(settings.cache)
         except OSError as error:
             logger.warning("the cache cannot be used, going on without: %s", error)
-    return Tasks(store, cache, namespace=settings.namespace, chunk_size=settings.chunk_size)
+    return Tasks(
+        store,
+        cache,
+        SharedMemory(settings.memory_size, memory),
+        namespace=settings.namespace,
+        chunk_size=settings.chunk_size,
+    )
 
 
 def perform(taken: TakenRequest, tasks: Tasks, outbox: Outbox) -> None:
     """Perform one request and send its answer. Raises nothing."""
     request = taken.request
     try:
-        if not taken.is_abandoned:
-            outbox.send(tasks.perform(request, outbox.send, lambda: taken.is_abandoned))
+        if taken.is_abandoned:
+            raise AbandonedError  # noqa: TRY301 - answered as one that was given up half-way is
+        outbox.send(tasks.perform(request, outbox.send, lambda: taken.is_abandoned))
     except AbandonedError:
-        pass
+        outbox.send(pack_error(request.id, StorageError("given up: nobody waits for it")))
     except MscfsError as error:
         outbox.send(pack_error(request.id, error))
     except BaseException as error:
@@ -110,7 +119,7 @@ def perform(taken: TakenRequest, tasks: Tasks, outbox: Outbox) -> None:
         outbox.send(pack_error(request.id, StorageError(f"internal error: {type(error).__name__}")))
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, memory: int) -> None:
     """Work until the daemon says stop or goes away."""
     messages = _messages(connection)
     start = next(messages)
@@ -125,7 +134,7 @@ def serve(connection: socket.socket) -> None:
         logging.basicConfig(
             level=settings.log_level, format=f"{settings.name}[{os.getpid()}]: %(levelname)s %(message)s"
         )
-        tasks = open_tasks(settings)
+        tasks = open_tasks(settings, memory)
     except MscfsError as error:
         outbox.send(pack_error(0, error))
         return
@@ -139,6 +148,8 @@ def serve(connection: socket.socket) -> None:
                 queue.put(message)
             case Cancel():
                 queue.abandon(message.id)
+            case Promote():
+                queue.promote(message.id)
             case Ping():
                 outbox.send(Heartbeat())
             case Stop():
@@ -167,12 +178,12 @@ def _messages(connection: socket.socket) -> Iterator[ToWorker]:
 
 
 def main() -> None:
-    """Run a worker on the inherited socket whose descriptor is the only argument."""
+    """Run a worker on the inherited socket and memory whose descriptors are the arguments."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     status = 1
     try:
-        serve(socket.socket(fileno=int(sys.argv[1])))
+        serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
         status = 0
     except ConnectionError:
         status = 0

@@ -2,8 +2,9 @@
 
 Each message is a frame: four bytes of length, then MessagePack. Many frames go into one send. The daemon begins with
 `Start` and waits for `Ready`; then it sends requests in any number, and the worker answers each with any number of
-parts (chunks or pages) and exactly one of `FetchDone`, `UploadDone`, `StepDone`, `ListDone`, `Failed`. The end of the
-stream is the end of the worker. Keys and paths are bytes here, as they need not be UTF-8.
+`Arrived` or `PageDone` and exactly one of `FetchDone`, `UploadDone`, `StepDone`, `ListDone`, `Failed`. The end of the
+stream is the end of the worker. The bytes of a fetch are not sent: both sides map the memory they lie in. Keys and
+paths are bytes here, as they need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class WorkerSettings:
     config: Config
     profile: str
     cache: CacheSettings | None
+    """Where chunks are kept on disk; None: nowhere."""
+    memory_size: int
+    """Bytes of the shared memory that the daemon passes on."""
     namespace: str
     """The first part of chunk names: the primary's identity."""
     chunk_size: int
@@ -72,14 +76,21 @@ class Start(_Message):
 
 
 class Fetch(_Message):
-    """Bring chunks of a version into the cache, with one ranged GET."""
+    """Bring chunks of a version into the shared memory, with one ranged GET, and then into the cache.
+
+    The first chunk goes to offset `target` of the memory, the others follow. `present` bytes are there already: an
+    earlier attempt ended with its worker. It is always answered, also when it was cancelled: nobody may use the memory
+    before.
+    """
 
     id: int
     key: bytes
     version: Version
     first: int
     count: int
+    target: int
     foreground: bool
+    present: int = 0
 
 
 class Download(_Message):
@@ -121,7 +132,13 @@ class List(_Message):
 
 
 class Cancel(_Message):
-    """Nobody waits for that request any more; it gets no answer."""
+    """Nobody waits for that request any more. It may get no answer, unless it is a fetch."""
+
+    id: int
+
+
+class Promote(_Message):
+    """A program waits now for that background fetch."""
 
     id: int
 
@@ -138,22 +155,11 @@ class Ready(_Message):
     """The worker takes requests."""
 
 
-class ChunkDone(_Message):
-    """A chunk is in the cache."""
+class Arrived(_Message):
+    """So many bytes of a fetch are in the memory, from its beginning."""
 
     id: int
-    index: int
-    source: str
     size: int
-
-
-class ChunkData(_Message):
-    """A chunk the cache would not take."""
-
-    id: int
-    index: int
-    source: str
-    data: bytes
 
 
 class PageDone(_Message):
@@ -171,7 +177,7 @@ class ListDone(_Message):
 
 
 class FetchDone(_Message):
-    """A fetch or download is complete."""
+    """A fetch or download is complete: all its bytes are there."""
 
     id: int
     summary: FetchSummary
@@ -206,9 +212,8 @@ class Heartbeat(_Message):
 
 
 Request = Fetch | Download | Upload | Step | List
-ToWorker = Request | Start | Cancel | Ping | Stop
-ChunkReply = ChunkDone | ChunkData
-Part = ChunkReply | PageDone
+ToWorker = Request | Start | Cancel | Promote | Ping | Stop
+Part = Arrived | PageDone
 """What comes before a result, any number of times."""
 Result = FetchDone | UploadDone | StepDone | ListDone
 FromWorker = Part | Result | Failed | Ready | Heartbeat

@@ -14,6 +14,7 @@ class TakenRequest:
     """A request between its arrival and its answer."""
 
     request: Request
+    in_background: bool
     is_abandoned: bool = False
 
 
@@ -35,10 +36,10 @@ class RequestQueue:
 
     def put(self, request: Request) -> None:
         """Take a request."""
-        taken = TakenRequest(request)
+        taken = TakenRequest(request, in_background=not is_foreground(request))
         with self._changed:
             self._open[request.id] = taken
-            (self._foreground if is_foreground(request) else self._background).append(taken)
+            (self._background if taken.in_background else self._foreground).append(taken)
             self._changed.notify()
 
     def get(self) -> TakenRequest:
@@ -56,8 +57,18 @@ class RequestQueue:
         """The request is answered, or was abandoned."""
         with self._changed:
             self._open.pop(taken.request.id, None)
-            if not is_foreground(taken.request):
+            if taken.in_background:
                 self._in_background -= 1
+                self._changed.notify()
+
+    def promote(self, request_id: int) -> None:
+        """A program waits for that request now. It may be under way or answered already."""
+        with self._changed:
+            taken = self._open.get(request_id)
+            if taken is not None and taken in self._background:
+                self._background.remove(taken)
+                taken.in_background = False
+                self._foreground.append(taken)
                 self._changed.notify()
 
     def abandon(self, request_id: int) -> None:

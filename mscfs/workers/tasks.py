@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import ChunkCache, object_digest
 from mscfs.cache.files import ChunkId
 from mscfs.errors import AlreadyExistsError, IntegrityError, NotFoundError, VersionMismatchError, from_oserror
@@ -16,8 +17,7 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.step import bring_up_to_date
 from mscfs.types import ByteRange, ObjectMetadata
 from mscfs.workers.protocol import (
-    ChunkData,
-    ChunkDone,
+    Arrived,
     Download,
     Fetch,
     FetchDone,
@@ -42,17 +42,30 @@ class AbandonedError(Exception):
     """Nobody waits for this request any more."""
 
 
-class Tasks:
-    """Performs requests; any number of threads may. Memory for each: one chunk beyond what the provider delivers."""
+PROGRESS = 256 << 10
+"""Bytes after which those who wait for a fetch are told: a message costs them far less than the wait."""
 
-    def __init__(self, store: StorageProvider, cache: ChunkCache | None, *, namespace: str, chunk_size: int) -> None:
+
+class Tasks:
+    """Performs requests; any number of threads may. Memory for each: what the provider delivers at once."""
+
+    def __init__(
+        self,
+        store: StorageProvider,
+        cache: ChunkCache | None,
+        memory: SharedMemory,
+        *,
+        namespace: str,
+        chunk_size: int,
+    ) -> None:
         self._store = store
         self._cache = cache
+        self._memory = memory
         self._namespace = namespace
         self._chunk_size = chunk_size
 
     def perform(self, request: Request, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> Result:
-        """Do what is asked; `emit` is told of each chunk as soon as it can be read, and of each page of a listing.
+        """Do what is asked; `emit` is told of the bytes of a fetch as soon as they can be read, and of each page.
 
         Raises StorageError, and AbandonedError soon after `is_abandoned` (a fetch, download or listing only).
         """
@@ -81,17 +94,31 @@ class Tasks:
 
     def _fetch(self, request: Fetch, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> FetchSummary:
         key = unpack_text(request.key)
-        digest = object_digest(self._namespace, key, request.version, self._chunk_size)
-        wanted = ByteRange(request.first * self._chunk_size, request.count * self._chunk_size)
-        wanted = wanted.clip(request.version.size)
+        whole = ByteRange(request.first * self._chunk_size, request.count * self._chunk_size)
+        whole = whole.clip(request.version.size)
+        room = self._memory.view[request.target : request.target + whole.size]
+        at = told = request.present
+        wanted = ByteRange(whole.offset + at, whole.size - at)
         with self._store.get(key, wanted, expected=request.version) as reader:
-            for index, pieces in enumerate(_chunks(_pieces(reader, wanted, is_abandoned), self._chunk_size)):
-                chunk = ChunkId(digest, request.first + index)
-                if self._cache is not None and self._cache.insert(chunk, pieces):
-                    emit(ChunkDone(request.id, chunk.index, reader.source, sum(map(len, pieces))))
-                else:
-                    emit(ChunkData(request.id, chunk.index, reader.source, b"".join(pieces)))
-            return _summary(reader)
+            for piece in _pieces(reader, wanted, is_abandoned):
+                room[at : at + len(piece)] = piece
+                at += len(piece)
+                if at - told >= PROGRESS and at < whole.size:
+                    emit(Arrived(request.id, at))
+                    told = at
+            summary = _summary(reader)
+        if self._cache is not None:
+            if told < whole.size:
+                emit(Arrived(request.id, whole.size))
+            self._keep(self._cache, request, key, room)
+        return summary
+
+    def _keep(self, cache: ChunkCache, request: Fetch, key: str, data: memoryview) -> None:
+        """Put chunks into the cache; readers have them already. What it refuses is fetched again another time."""
+        digest = object_digest(self._namespace, key, request.version, self._chunk_size)
+        for number, begin in enumerate(range(0, len(data), self._chunk_size)):
+            if not cache.insert(ChunkId(digest, request.first + number), data[begin : begin + self._chunk_size]):
+                return
 
     def _download(self, request: Download, is_abandoned: Callable[[], bool]) -> FetchSummary:
         key, target = unpack_text(request.key), Path(unpack_text(request.target))
@@ -147,25 +174,6 @@ def _pieces(reader: ObjectReader, wanted: ByteRange, is_abandoned: Callable[[], 
         if is_abandoned():
             raise AbandonedError
         yield piece
-
-
-def _chunks(pieces: Iterator[Piece], chunk_size: int) -> Iterator[list[Piece]]:
-    """The same bytes in groups of `chunk_size`, the last one shorter, without copying."""
-    group: list[Piece] = []
-    room = chunk_size
-    for piece in pieces:
-        # A view of a buffer that can be written may be of one that the provider uses again.
-        rest = memoryview(piece) if isinstance(piece, bytes) or piece.readonly else memoryview(bytes(piece))
-        while len(rest) >= room:
-            group.append(rest[:room])
-            rest = rest[room:]
-            yield group
-            group, room = [], chunk_size
-        if rest:
-            group.append(rest)
-            room -= len(rest)
-    if group:
-        yield group
 
 
 def _summary(reader: ObjectReader) -> FetchSummary:

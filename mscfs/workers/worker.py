@@ -9,24 +9,26 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import trio
 
+from mscfs.cache.arena import SharedMemory
 from mscfs.errors import MscfsError, StorageError
-from mscfs.workers.calls import OnChunk, OnPage
+from mscfs.workers.calls import OnArrival, OnPage
 from mscfs.workers.protocol import (
+    Arrived,
     Cancel,
-    ChunkData,
-    ChunkDone,
     Failed,
+    Fetch,
     FrameBuffer,
     Heartbeat,
     PageDone,
     Part,
     Ping,
+    Promote,
     Ready,
     Request,
     Result,
@@ -54,30 +56,48 @@ _RECEIVE = 256 << 10
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A request and whoever waits for it."""
+    """A request and whoever waits for it. As a `StartedFetch` it is what a fetch's caller holds."""
 
     request: Request
-    on_chunk: OnChunk | None
+    on_arrival: OnArrival | None = None
     on_page: OnPage | None = None
-    finished: trio.Event = field(default_factory=trio.Event)
+    on_end: Callable[[Call], None] | None = None
     result: Result | None = None
     error: StorageError | None = None
     deaths: int = 0
     """Workers that died while they had it."""
-    next_chunk: int = 0
-    """The first chunk that was not announced yet."""
+    arrived: int = 0
+    """Bytes of a fetch that are there."""
     worker: Worker | None = None
+    is_cancelled: bool = False
+    """Nobody waits for it any more, but it must be answered."""
 
     def announce(self, part: Part) -> None:
-        """Tell of a page, or of a chunk, once."""
+        """Tell of a page, or of bytes that arrived."""
         if isinstance(part, PageDone):
             if self.on_page is not None:
                 self.on_page(part.page)
-            return
-        chunk = part
-        if self.on_chunk is not None and chunk.index >= self.next_chunk:
-            self.next_chunk = chunk.index + 1
-            self.on_chunk(chunk.index, chunk.data if isinstance(chunk, ChunkData) else None)
+        elif self.on_arrival is not None and part.size > self.arrived:
+            self.arrived = part.size
+            self.on_arrival(part.size)
+
+    def end(self) -> None:
+        """Tell that it is over."""
+        if self.on_end is not None:
+            self.on_end(self)
+
+    def promote(self) -> None:
+        """A program waits for it now."""
+        if isinstance(self.request, Fetch) and not self.request.foreground:
+            self.request = msgspec.structs.replace(self.request, foreground=True)
+            if self.worker is not None:
+                self.worker.tell(Promote(self.request.id))
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more; it is answered all the same."""
+        self.is_cancelled = True
+        if self.worker is not None:
+            self.worker.tell(Cancel(self.request.id))
 
 
 class Worker:
@@ -89,11 +109,13 @@ class Worker:
     def __init__(
         self,
         settings: WorkerSettings,
+        memory: SharedMemory,
         *,
         on_finished: Callable[[Call], None],
         on_death: Callable[[list[Call]], None],
     ) -> None:
         self._settings = settings
+        self._memory = memory
         self._on_finished = on_finished
         self._on_death = on_death
         self.calls: dict[int, Call] = {}
@@ -102,6 +124,9 @@ class Worker:
         self.process_id = 0
         self._outbox: list[bytes] = []
         self._wake = trio.Event()
+        self._ours: socket.socket | None = None
+        self._socket: socket.socket | None = None
+        """Set while messages may be sent at once: nothing waits to be sent before them."""
         self._last_heard = 0.0
 
     @property
@@ -114,14 +139,18 @@ class Worker:
         call.worker = self
         self.calls[call.request.id] = call
         if self.is_ready:
-            self._send(call.request)
+            self._request(call)
 
     def abandon(self, call: Call) -> None:
         """Forget a call; the process is told not to trouble."""
         call.worker = None
         self.calls.pop(call.request.id, None)
+        self.tell(Cancel(call.request.id))
+
+    def tell(self, message: Cancel | Promote) -> None:
+        """Say something about a request, if it was sent."""
         if self.is_ready:
-            self._send(Cancel(call.request.id))
+            self._send(message)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a process running until cancelled; `started` when the first one is ready.
@@ -148,6 +177,7 @@ class Worker:
                 logger.warning("%s cannot start: %s", self._settings.name, error)
             finally:
                 self._up = trio.Event()
+                self._socket = None
                 self._outbox.clear()
             if not announced:
                 raise MscfsError(f"the process {self._settings.name} ended while it started; see the log")
@@ -164,10 +194,11 @@ class Worker:
         with ExitStack() as on_error:
             on_error.enter_context(ours)
             with theirs:
-                process = await _start_process(theirs.fileno())
+                process = await _start_process(theirs.fileno(), self._memory.descriptor)
             on_error.pop_all()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self.process_id = process.pid
+        self._ours = ours
         try:
             yield stream, process
         finally:
@@ -208,7 +239,7 @@ class Worker:
             self._last_heard = trio.current_time()
             for payload in frames.feed(data):
                 match message := decode_from_worker(payload):
-                    case ChunkDone() | ChunkData() | PageDone():
+                    case Arrived() | PageDone():
                         self._announce(message)
                     case Ready():
                         self._begin()
@@ -223,8 +254,14 @@ class Worker:
 
     def _begin(self) -> None:
         self._up.set()
+        self._socket = self._ours
         for call in self.calls.values():
-            self._send(call.request)
+            self._request(call)
+
+    def _request(self, call: Call) -> None:
+        self._send(call.request)
+        if call.is_cancelled:
+            self._send(Cancel(call.request.id))
 
     def _announce(self, part: Part) -> None:
         call = self.calls.get(part.id)
@@ -233,7 +270,7 @@ class Worker:
         try:
             call.announce(part)
         except Exception:
-            logger.exception("a bug in a receiver of chunks or pages")  # and not the end of all other calls
+            logger.exception("a bug in a receiver of bytes or pages")  # and not the end of all other calls
 
     def _finish(self, message: Result | Failed) -> None:
         call = self.calls.pop(message.id, None)
@@ -244,10 +281,25 @@ class Worker:
             call.error = error if isinstance(error, StorageError) else StorageError(str(error))
         else:
             call.result = message
-        self._on_finished(call)
+        try:
+            self._on_finished(call)
+        except Exception:
+            logger.exception("a bug in a receiver of answers")
 
     def _send(self, message: ToWorker) -> None:
-        self._outbox.append(frame(message))
+        data = frame(message)
+        if self._socket is not None:
+            # At once: waking a task to do it costs more than the system call.
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                return  # it died: the reader finds the end of the stream
+            if not data:
+                return
+            self._socket = None
+        self._outbox.append(data)
         self._wake.set()
 
     async def _write(self, stream: trio.SocketStream) -> None:
@@ -258,6 +310,8 @@ class Worker:
                 batch = b"".join(self._outbox)
                 self._outbox.clear()
                 await stream.send_all(batch)
+                if not self._outbox and self.is_ready:
+                    self._socket = self._ours
 
     async def _watch(self, process: trio.Process) -> None:
         """Kill a process that does not start, or has stopped answering."""
@@ -271,15 +325,15 @@ class Worker:
         await trio.sleep_forever()
 
 
-async def _start_process(descriptor: int) -> trio.Process:
+async def _start_process(descriptor: int, memory: int) -> trio.Process:
     # Custom providers are imported in the worker from where the daemon would.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     try:
         return await trio.lowlevel.open_process(
-            [sys.executable, "-P", "-m", "mscfs.workers.process", str(descriptor)],
+            [sys.executable, "-P", "-m", "mscfs.workers.process", str(descriptor), str(memory)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # whoever reads the daemon's must see its end
-            pass_fds=[descriptor],
+            pass_fds=[descriptor, memory],
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": path},
         )

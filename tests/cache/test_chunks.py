@@ -1,6 +1,7 @@
 """One process and its chunk cache: what goes in comes out, or is a miss."""
 
 import errno
+import mmap
 import os
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from mscfs.cache import files
 from mscfs.cache.chunks import ChunkCache, ChunkId, object_digest
-from mscfs.cache.files import BLOCK, TRAILER_SIZE, charge
+from mscfs.cache.files import BLOCK, SMALL_READ, TRAILER_SIZE, charge
 from mscfs.types import Version
 
 MIB = 1 << 20
@@ -70,6 +71,45 @@ def test_the_view_is_read_only(cache):
     chunk = cache.open(ChunkId(DIGEST, 0))
     assert chunk.view.readonly
     chunk.close()
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("first", [(0, 10), (0, MIB)], ids=["a small read first", "a large read first"])
+def test_a_chunk_gives_any_part_of_its_data_by_copy_or_mapping(cache, first):
+    data = os.urandom(MIB)
+    cache.insert(ChunkId(DIGEST, 0), data)
+    before = descriptors()
+    chunk = cache.open(ChunkId(DIGEST, 0))
+    parts = [first, (0, 0), (5, 9), (MIB - 1, MIB), (1, MIB - 1), (7, 7 + SMALL_READ), (7, 8 + SMALL_READ), (3, 4)]
+    for begin, end in parts:
+        assert bytes(chunk.read(begin, end)) == data[begin:end]
+        assert descriptors() == before + 1
+    chunk.close()
+    assert descriptors() == before
+
+
+def test_a_small_read_maps_nothing_and_a_large_one_copies_nothing(cache):
+    cache.insert(ChunkId(DIGEST, 0), bytes(MIB))
+    chunk = cache.open(ChunkId(DIGEST, 0))
+    assert isinstance(chunk.read(0, SMALL_READ), bytes)
+    large = chunk.read(0, SMALL_READ + 1)
+    assert isinstance(large, memoryview)
+    assert isinstance(large.obj, mmap.mmap)
+    chunk.close()
+
+
+@pytest.mark.parametrize("size", [10, MIB])
+def test_a_chunk_closed_twice_or_unread_costs_nothing(cache, size):
+    cache.insert(ChunkId(DIGEST, 0), bytes(size))
+    before = descriptors()
+    unread, twice = cache.open(ChunkId(DIGEST, 0)), cache.open(ChunkId(DIGEST, 0))
+    twice.read(0, size)
+    for chunk in (unread, twice, twice):
+        chunk.close()
+    assert descriptors() == before
 
 
 def test_a_partial_write_is_continued(cache, monkeypatch):
@@ -134,7 +174,7 @@ def zeros_after_a_power_cut(path, _):
 def put_another_chunk_there(path, cache):
     cache.insert(ChunkId(OTHER, 0), b"y" * MIB)
     path.write_bytes(file_of(cache, ChunkId(OTHER, 0)).read_bytes())
-    cache.remove_object(OTHER, 1)
+    file_of(cache, ChunkId(OTHER, 0)).unlink()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +213,7 @@ def test_a_chunk_inserted_again_counts_once(cache):
 def test_an_open_chunk_stays_readable_when_it_is_removed(cache):
     cache.insert(ChunkId(DIGEST, 0), b"still here" * 1000)
     chunk = cache.open(ChunkId(DIGEST, 0))
-    cache.remove_object(DIGEST, 1)
+    file_of(cache, ChunkId(DIGEST, 0)).unlink()
     assert not cache.contains(ChunkId(DIGEST, 0))
     assert bytes(chunk.view) == b"still here" * 1000
     chunk.close()
@@ -185,17 +225,6 @@ def test_a_slice_that_outlives_close_stays_readable(cache):
     reply = chunk.view[2:5]
     chunk.close()
     assert bytes(reply) == b"234"
-
-
-@pytest.mark.parametrize("count", [3, None], ids=["number known", "number unknown"])
-def test_removing_an_object_takes_its_chunks_and_no_others(cache, count):
-    for index in range(3):
-        cache.insert(ChunkId(DIGEST, index), b"mine")
-        cache.insert(ChunkId(OTHER, index), b"theirs")
-    cache.remove_object(DIGEST, count)
-    assert not any(cache.contains(ChunkId(DIGEST, index)) for index in range(3))
-    assert all(cache.contains(ChunkId(OTHER, index)) for index in range(3))
-    assert cache.statistics().bytes == 3 * BLOCK
 
 
 def test_L5_files_and_directories_are_private(cache):
@@ -223,26 +252,6 @@ def test_another_opening_sees_the_same_chunks(cache):
     assert cache.statistics().bytes == 2 * BLOCK
 
 
-def test_a_transient_cache_is_a_directory_of_its_own_and_goes_with_close(tmp_path):
-    with (
-        ChunkCache(tmp_path, MIB, persistent=False) as one,
-        ChunkCache(tmp_path, MIB, persistent=False) as two,
-        ChunkCache.attach(one.settings) as worker,
-    ):
-        worker.insert(ChunkId(DIGEST, 0), b"data")
-        assert read(one, ChunkId(DIGEST, 0)) == b"data"
-        assert two.open(ChunkId(DIGEST, 0)) is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_dead_owner_of_a_transient_cache_left_is_removed(tmp_path):
-    abandoned = tmp_path / "transient-dead"
-    abandoned.mkdir()
-    (abandoned / "counter").write_bytes(b"")
-    with ChunkCache(tmp_path, MIB, persistent=False) as cache:
-        assert list(tmp_path.iterdir()) == [cache.settings.directory]
-
-
 def test_R5_a_cache_deleted_while_in_use_refuses_and_raises_nothing(cache, caplog):
     cache.insert(ChunkId(DIGEST, 0), b"data")
     chunk = cache.open(ChunkId(DIGEST, 0))
@@ -252,7 +261,6 @@ def test_R5_a_cache_deleted_while_in_use_refuses_and_raises_nothing(cache, caplo
     assert cache.open(ChunkId(DIGEST, 0)) is None
     assert not cache.insert(ChunkId(DIGEST, 1), b"data")
     assert not cache.insert(ChunkId(DIGEST, 2), b"data")
-    cache.remove_object(DIGEST)
     assert len(reasons(caplog)) == 1
 
 

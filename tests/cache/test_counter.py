@@ -229,6 +229,5 @@ def test_opening_and_reading_a_large_cache_looks_through_no_directory_of_chunks(
         assert cache.contains(ChunkId(DIGEST, 1))
         cache.open(ChunkId(DIGEST, 1)).close()
         assert cache.insert(ChunkId(DIGEST, 3000), b"x")
-        cache.remove_object(DIGEST, 10)
-        assert cache.statistics().bytes == 2991 * BLOCK
+        assert cache.statistics().bytes == 3001 * BLOCK
     assert looked_at == [tmp_path / "cache" / "incoming"]

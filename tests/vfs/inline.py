@@ -10,17 +10,18 @@ from typing import Any
 
 import trio
 
-from mscfs.cache.chunks import ChunkCache, object_digest
-from mscfs.cache.files import ChunkId
+from mscfs.cache.arena import SharedMemory
+from mscfs.cache.chunks import ChunkCache
 from mscfs.config.load import parse_config
 from mscfs.config.values import Config
-from mscfs.fuse.assembly import MountParts, assemble, open_cache
+from mscfs.errors import StorageError
+from mscfs.fuse.assembly import MountParts, assemble, make_memory, open_cache
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.step import StepResult, bring_up_to_date
 from mscfs.store import open_store
-from mscfs.types import ByteRange, ObjectMetadata, Version
-from mscfs.vfs.transport import OnChunk
-from mscfs.workers.protocol import FetchSummary
+from mscfs.types import ObjectMetadata, Version
+from mscfs.workers.protocol import Fetch, FetchDone, FetchSummary, pack_text, unpack_text
+from mscfs.workers.tasks import Tasks
 
 
 async def inline(call: Callable[..., Any], /, *arguments: Any) -> Any:
@@ -29,12 +30,22 @@ async def inline(call: Callable[..., Any], /, *arguments: Any) -> Any:
     return call(*arguments)
 
 
+class InlineFetch:
+    def promote(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
 @dataclass
 class InlineTransport:
     """Moves bytes in this process. `before` is awaited at the start of each call: tests hold it up there."""
 
     manager: ReplicaManager
-    cache: ChunkCache
+    cache: ChunkCache | None
+    memory: SharedMemory
+    nursery: trio.Nursery
     chunk_size: int
     before: Callable[..., Any] | None = None
     fetches: int = 0
@@ -42,27 +53,37 @@ class InlineTransport:
     uploads: int = 0
     listings: int = 0
 
+    def __post_init__(self) -> None:
+        self._tasks = Tasks(
+            self.manager, self.cache, self.memory, namespace=self.manager.identity, chunk_size=self.chunk_size
+        )
+
     async def _enter(self, *what: object) -> None:
         await trio.lowlevel.checkpoint()
         if self.before is not None:
             await self.before(*what)
 
-    async def fetch(
-        self, key: str, version: Version, first: int, count: int, *, foreground: bool, on_chunk: OnChunk
-    ) -> FetchSummary:
-        await self._enter("fetch", key, first)
-        self.fetches += 1
-        wanted = ByteRange(first * self.chunk_size, count * self.chunk_size)
-        digest = object_digest(self.manager.identity, key, version, self.chunk_size)
-        with self.manager.open_version(key, wanted, version) as reader:
-            data = reader.read_all()
-        self.bytes_fetched += len(data)
-        for index in range(first, first + count):
-            begin = (index - first) * self.chunk_size
-            piece = data[begin : begin + self.chunk_size]
-            kept = self.cache.insert(ChunkId(digest, index), piece)
-            on_chunk(index, None if kept else piece)
-        return FetchSummary(reader.source, len(data), reader.missing, reader.stale)
+    def start_fetch(
+        self, key: str, version: Version, first: int, count: int, target: int, *, foreground: bool, on_arrival, on_end
+    ) -> InlineFetch:
+        request = Fetch(1, pack_text(key), version, first, count, target, foreground)
+        self.nursery.start_soon(self._fetch, request, on_arrival, on_end)
+        return InlineFetch()
+
+    async def _fetch(self, request: Fetch, on_arrival, on_end) -> None:
+        key = unpack_text(request.key)
+        try:
+            await self._enter("fetch", key, request.first)
+            self.fetches += 1
+            done = self._tasks.perform(request, lambda message: on_arrival(message.size), lambda: False)
+        except StorageError as error:
+            on_end(None, error)
+        except Exception as error:  # noqa: BLE001 - a bug is told as the worker tells it
+            on_end(None, StorageError(f"internal error: {error!r}"))
+        else:
+            assert isinstance(done, FetchDone)
+            self.bytes_fetched += done.summary.bytes
+            on_end(done.summary, None)
 
     async def upload(
         self, key: str, path: Path, *, metadata: Mapping[str, str] | None, if_absent: bool, expected: Version | None
@@ -146,13 +167,17 @@ async def world(root: Path, *, read_only: bool = False, **options: Any) -> Async
     config = make_config(root, **options)
     manager = open_store(config, "data")
     cache = open_cache(config, "data")
-    transport = InlineTransport(manager, cache, config.profiles["data"].mscfs.chunk_size)
+    options = config.profiles["data"].mscfs
+    memory = make_memory(options)
     try:
         async with trio.open_nursery() as nursery:
-            parts = assemble(config, "data", manager, cache, transport, nursery, inline, read_only=read_only)
+            transport = InlineTransport(manager, cache, memory, nursery, options.chunk_size)
+            parts = assemble(config, "data", manager, cache, memory, transport, nursery, inline, read_only=read_only)
             yield World(parts, transport, root)
             nursery.cancel_scope.cancel()
     finally:
         parts.area.close()
-        cache.close()
+        if cache is not None:
+            cache.close()
         manager.close()
+        memory.close()

@@ -25,7 +25,7 @@ async def open_file(w, name: str, flags: int = os.O_RDONLY) -> int:
 
 async def test_R1_an_open_handle_never_mixes_two_versions(tmp_path):
     async with world(tmp_path, metadata_ttl=0, replicas=False, chunk_size=65536) as w:
-        old, new = b"o" * 300_000, b"n" * 300_000
+        old, new = b"o" * 3_000_000, b"n" * 3_000_000  # too large to be fetched whole at open
         put(w.store("primary") / "a", old)
         handle = await open_file(w, "a")
         assert bytes(await w.fs.read(handle, 0, 65536)) == old[:65536]

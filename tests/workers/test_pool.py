@@ -13,13 +13,21 @@ import pytest
 import trio
 import trio.testing
 
+from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import ChunkCache, object_digest
 from mscfs.cache.files import ChunkId
-from mscfs.errors import ConfigError, MscfsError, NotFoundError, StoreUnavailableError, VersionMismatchError
+from mscfs.errors import (
+    ConfigError,
+    MscfsError,
+    NotFoundError,
+    StorageError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
 from mscfs.types import Version
 from mscfs.workers import worker
 from mscfs.workers.pool import GroupStatistics, WorkerPool
-from mscfs.workers.protocol import ChunkDone, decode_from_worker
+from mscfs.workers.protocol import Arrived, decode_from_worker
 from tests.workers.stores import FACTORY, PIECE, DirectoryStore, configuration
 
 CHUNK = PIECE
@@ -39,11 +47,19 @@ def cache(tmp_path):
         yield cache
 
 
-def make_pool(store, cache, **options):
+@pytest.fixture
+def memory():
+    memory = SharedMemory(16 << 20)
+    yield memory
+    memory.close()
+
+
+def make_pool(store, cache, memory, **options):
     return WorkerPool(
         configuration(root=str(store.root), secret=SECRET, **options.pop("store_options", {})),
         "test",
         cache.settings if cache else None,
+        memory,
         namespace="test",
         chunk_size=CHUNK,
         store_factory=FACTORY,
@@ -59,23 +75,47 @@ async def running(pool):
         nursery.cancel_scope.cancel()
 
 
-class Chunks:
-    """What was announced, and events to wait for it."""
+class Fetched:
+    """A fetch under way: what was announced, events to wait for it, and how it ended."""
 
-    def __init__(self):
+    def __init__(self, pool, key, version, first=0, count=4, target=0, *, foreground=True):
         self.announced = []
-        self.data = {}
-        self._more = trio.Event()
+        self.ends = []
+        self._changed = trio.Event()
+        self.started = pool.start_fetch(
+            key, version, first, count, target, foreground=foreground, on_arrival=self._arrive, on_end=self._end
+        )
 
-    def __call__(self, index, data):
-        self.announced.append(index)
-        self.data[index] = data
-        self._more.set()
-        self._more = trio.Event()
+    def _arrive(self, size):
+        assert not self.ends, "nothing arrives after the end"
+        self.announced.append(size)
+        self._change()
 
-    async def wait_for(self, index):
-        while index not in self.data:
-            await self._more.wait()
+    def _end(self, summary, error):
+        self.ends.append((summary, error))
+        self._change()
+
+    def _change(self):
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def reaches(self, size):
+        while not self.announced or self.announced[-1] < size:
+            await self._changed.wait()
+
+    async def summary(self):
+        """What it came to, or its error raised, when it is over."""
+        while not self.ends:
+            await self._changed.wait()
+        [(summary, error)] = self.ends
+        if error is not None:
+            assert summary is None
+            raise error
+        return summary
+
+
+async def fetch(pool, *arguments, **options):
+    return await Fetched(pool, *arguments, **options).summary()
 
 
 def cached(cache, key, version, index):
@@ -87,62 +127,70 @@ def whole(cache, key, version):
     return b"".join(cached(cache, key, version, index) for index in range(4))
 
 
+def at(memory, target, size):
+    return bytes(memory.view[target : target + size])
+
+
+ROOM = 1 << 20
+"""Enough for one object: the tests' fetches go to multiples of it."""
+
+
 def process_of(group):
     return group.workers[0].process_id
 
 
-async def test_R7_a_fetch_fills_the_cache_and_announces_each_chunk(store, cache):
+async def test_R7_a_fetch_fills_the_memory_and_the_cache_and_announces_what_arrives(store, cache, memory):
     version = store.put("a", [CONTENT]).version
-    async with running(make_pool(store, cache)) as pool:
-        chunks = Chunks()
-        summary = await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=chunks)
-        assert chunks.announced == [0, 1, 2, 3]
-        assert set(chunks.data.values()) == {None}
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetched = Fetched(pool, "a", version, target=ROOM)
+        summary = await fetched.summary()
+        assert fetched.announced == [CHUNK, 2 * CHUNK, 3 * CHUNK, len(CONTENT)]
         assert (summary.source, summary.bytes) == ("test", len(CONTENT))
+        assert at(memory, ROOM, len(CONTENT)) == CONTENT
+        assert set(at(memory, 0, ROOM) + at(memory, ROOM + len(CONTENT), memory.size)) == {0}
         assert whole(cache, "a", version) == CONTENT
         assert store.readers("a") == [process_of(pool.fetchers)]
 
 
-async def test_a_chunk_is_announced_while_the_next_is_still_awaited(store, cache):
+async def test_bytes_are_announced_while_the_next_are_still_awaited(store, cache, memory):
     version = store.put("a", [CONTENT]).version
     hold = store.hold("a")
-    async with running(make_pool(store, cache)) as pool, trio.open_nursery() as nursery:
-        chunks = Chunks()
-        nursery.start_soon(lambda: pool.fetch("a", version, 0, 4, foreground=True, on_chunk=chunks))
-        for index in range(3):
-            await chunks.wait_for(index)
-            assert chunks.announced == list(range(index + 1))
-            assert cached(cache, "a", version, index) == CONTENT[index * CHUNK :][:CHUNK]
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetched = Fetched(pool, "a", version)
+        for size in (CHUNK, 2 * CHUNK, 3 * CHUNK):
+            await fetched.reaches(size)
+            assert fetched.announced[-1] == size
+            assert at(memory, 0, size) == CONTENT[:size]
             hold.release()
-        hold.release()  # the last chunk is whole when the answer has ended
+        hold.release()  # the last bytes are good when the answer has ended
+        assert (await fetched.summary()).bytes == len(CONTENT)
 
 
-async def test_many_fetches_at_once_over_several_processes(store, cache):
-    versions = {f"k{number}": store.put(f"k{number}", [b"%d" % number]).version for number in range(300)}
-    async with running(make_pool(store, cache, fetch_processes=2)) as pool:
+async def test_many_fetches_at_once_over_several_processes(store, cache, memory):
+    versions = {f"k{number}": store.put(f"k{number}", [b"%03d" % number]).version for number in range(250)}
+    async with running(make_pool(store, cache, memory, fetch_processes=2)) as pool:
         async with trio.open_nursery() as nursery:
-            for key, version in versions.items():
-                nursery.start_soon(lambda key=key, version=version: pool.fetch(
-                    key, version, 0, 1, foreground=True, on_chunk=Chunks()
-                ))  # fmt: skip
-        assert all(cached(cache, key, version, 0) == key[1:].encode() for key, version in versions.items())
+            for number, (key, version) in enumerate(versions.items()):
+                nursery.start_soon(fetch, pool, key, version, 0, 1, number << 16)
+        assert [at(memory, number << 16, 3) for number in range(250)] == [b"%03d" % number for number in range(250)]
+        assert all(cached(cache, key, version, 0) == b"%03d" % int(key[1:]) for key, version in versions.items())
         assert {store.readers(key)[0] for key in versions} == {one.process_id for one in pool.fetchers.workers}
         assert pool.statistics().fetch.busy == 0
 
 
-async def test_W1_errors_come_home_with_store_and_key(store, cache):
-    async with running(make_pool(store, cache)) as pool:
+async def test_W1_errors_come_home_with_store_and_key(store, cache, memory):
+    async with running(make_pool(store, cache, memory)) as pool:
         with pytest.raises(NotFoundError) as caught:
-            await pool.fetch("no/such", Version(3, "x"), 0, 1, foreground=True, on_chunk=Chunks())
+            await fetch(pool, "no/such", Version(3, "x"), 0, 1)
         assert (caught.value.store, caught.value.key) == ("test", "no/such")
         with pytest.raises(NotFoundError, match="no such key"):
             await pool.download("no/such", Version(3, "x"), store.root / "target")
 
 
-async def test_uploads_and_downloads_go_through_files(store, cache, tmp_path):
+async def test_uploads_and_downloads_go_through_files(store, cache, memory, tmp_path):
     staged, target = tmp_path / "staged", tmp_path / "target"
     staged.write_bytes(CONTENT)
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, memory)) as pool:
         written = await pool.upload("a/\udcff", staged, metadata={"k": "v"}, if_absent=True)
         assert (written.key, written.metadata) == ("a/\udcff", {"k": "v"})
         assert written == store.head("a/\udcff")
@@ -153,10 +201,10 @@ async def test_uploads_and_downloads_go_through_files(store, cache, tmp_path):
             await pool.upload("a/\udcff", staged, expected=Version(1, "other"))
 
 
-async def test_a_step_replicates(store, cache, tmp_path):
+async def test_a_step_replicates(store, cache, memory, tmp_path):
     (tmp_path / "near").mkdir()
     store.put("a", [CONTENT])
-    async with running(make_pool(store, cache, store_options={"replica": str(tmp_path / "near")})) as pool:
+    async with running(make_pool(store, cache, memory, store_options={"replica": str(tmp_path / "near")})) as pool:
         result = await pool.step("near", "a")
         assert (result.outcome, result.bytes) == ("copied", len(CONTENT))
         with pytest.raises(Exception, match="KeyError"):
@@ -164,7 +212,7 @@ async def test_a_step_replicates(store, cache, tmp_path):
     assert DirectoryStore(tmp_path / "near").head("a").content_length == len(CONTENT)
 
 
-async def test_W1_an_upload_does_not_wait_for_replication(store, cache, tmp_path):
+async def test_W1_an_upload_does_not_wait_for_replication(store, cache, memory, tmp_path):
     (tmp_path / "near").mkdir()
     staged = tmp_path / "staged"
     staged.write_bytes(b"new")
@@ -172,7 +220,9 @@ async def test_W1_an_upload_does_not_wait_for_replication(store, cache, tmp_path
     for number in range(4):
         store.put(f"old{number}", [CONTENT])
         holds.append(store.hold(f"old{number}"))
-    pool = make_pool(store, cache, store_options={"replica": str(tmp_path / "near")}, upload_threads=1, step_threads=2)
+    pool = make_pool(
+        store, cache, memory, store_options={"replica": str(tmp_path / "near")}, upload_threads=1, step_threads=2
+    )
     async with running(pool), trio.open_nursery() as nursery:
         for number in range(4):
             nursery.start_soon(pool.step, "near", f"old{number}")
@@ -187,14 +237,15 @@ async def test_W1_an_upload_does_not_wait_for_replication(store, cache, tmp_path
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_R5_kill_9_of_a_worker_in_a_fetch_fails_no_read(store, cache, times):
+async def test_R5_kill_9_of_a_worker_in_a_fetch_fails_no_read(store, cache, memory, times):
     version = store.put("a", [CONTENT]).version
     store.kill("a", times)
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, memory)) as pool:
         first = process_of(pool.fetchers)
-        chunks = Chunks()
-        summary = await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=chunks)
-        assert chunks.announced == [0, 1, 2, 3]
+        fetched = Fetched(pool, "a", version, target=ROOM)
+        summary = await fetched.summary()
+        assert fetched.announced == [CHUNK, 2 * CHUNK, 3 * CHUNK, len(CONTENT)]
+        assert at(memory, ROOM, len(CONTENT)) == CONTENT
         assert whole(cache, "a", version) == CONTENT
         assert summary.source == "test"
         assert process_of(pool.fetchers) != first
@@ -203,167 +254,247 @@ async def test_R5_kill_9_of_a_worker_in_a_fetch_fails_no_read(store, cache, time
     assert store.requests("a")[-1] == f"{times * CHUNK}+{len(CONTENT) - times * CHUNK}"
 
 
-async def test_R5_kill_9_from_outside_repeats_all_that_was_under_way(store, cache):
+async def test_R5_kill_9_from_outside_repeats_all_that_was_under_way(store, cache, memory):
     versions = {f"k{number}": store.put(f"k{number}", [CONTENT]).version for number in range(10)}
     hold = store.hold("k0")
-    async with running(make_pool(store, cache)) as pool:
-        chunks = Chunks()
-        async with trio.open_nursery() as nursery:
-            for key, version in versions.items():
-                on_chunk = chunks if key == "k0" else Chunks()
-                nursery.start_soon(lambda key=key, version=version, on_chunk=on_chunk: pool.fetch(
-                    key, version, 0, 4, foreground=True, on_chunk=on_chunk
-                ))  # fmt: skip
-            await chunks.wait_for(0)
-            os.kill(process_of(pool.fetchers), signal.SIGKILL)
-            hold.end()
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetches = [Fetched(pool, key, version, target=n * ROOM) for n, (key, version) in enumerate(versions.items())]
+        await fetches[0].reaches(CHUNK)
+        os.kill(process_of(pool.fetchers), signal.SIGKILL)
+        hold.end()
+        for number, fetched in enumerate(fetches):
+            await fetched.summary()
+            assert at(memory, number * ROOM, len(CONTENT)) == CONTENT
         assert all(whole(cache, key, version) == CONTENT for key, version in versions.items())
 
 
-async def test_R5_a_request_that_kills_its_workers_fails_and_takes_no_other_along(store, cache):
+async def test_R5_a_request_that_kills_its_workers_fails_and_takes_no_other_along(store, cache, memory):
     versions = {f"k{number}": store.put(f"k{number}", [b"data"]).version for number in range(20)}
     store.kill("k7", 100)
     failed = []
 
-    async def fetch(key):
+    async def try_to_fetch(key):
         try:
-            await pool.fetch(key, versions[key], 0, 1, foreground=True, on_chunk=Chunks())
+            await fetch(pool, key, versions[key], 0, 1, int(key[1:]) << 16)
         except StoreUnavailableError as error:
             failed.append(error)
 
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, memory)) as pool:
         async with trio.open_nursery() as nursery:
             for key in versions:
-                nursery.start_soon(fetch, key)
+                nursery.start_soon(try_to_fetch, key)
         assert [error.key for error in failed] == ["k7"]
         assert failed[0].errno == 5
         assert pool.statistics().fetch == GroupStatistics(1, 0, 0, 3)
     assert len(store.requests("k7")) == 3
 
 
-async def test_R5_slow_requests_survive_one_that_kills_their_worker_again_and_again(store, cache):
+async def test_R5_slow_requests_survive_one_that_kills_their_worker_again_and_again(store, cache, memory):
     keys = ["poison", "slow0", "slow1", "slow2"]
     versions = {key: store.put(key, [CONTENT]).version for key in keys}
     holds = {key: store.hold(key) for key in keys}
     store.kill("poison", 100)
-    failed = []
-
-    async def fetch(key):
-        try:
-            await pool.fetch(key, versions[key], 0, 4, foreground=True, on_chunk=Chunks())
-        except StoreUnavailableError as error:
-            failed.append(error.key)
-
-    async with running(make_pool(store, cache)) as pool, trio.open_nursery() as nursery:
-        for key in keys:
-            nursery.start_soon(fetch, key)
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetches = {}
+        for number, key in enumerate(keys):
+            fetches[key] = Fetched(pool, key, versions[key], target=number * ROOM)
             await holds[key].arrival()
         holds["poison"].release()
         for _ in range(2):
             await holds["poison"].arrival()
             holds["poison"].release()
-        while not failed:
-            await trio.testing.wait_all_tasks_blocked(0.01)
-        for key in keys[1:]:
+        with pytest.raises(StoreUnavailableError):
+            await fetches["poison"].summary()
+        for number, key in enumerate(keys[1:], start=1):
             holds[key].end()
-    assert failed == ["poison"]
+            await fetches[key].summary()
+            assert at(memory, number * ROOM, len(CONTENT)) == CONTENT
     assert all(whole(cache, key, versions[key]) == CONTENT for key in keys[1:])
 
 
-async def test_R5_a_chunk_is_announced_once_also_when_only_the_end_of_its_fetch_was_lost(store, cache):
-    version = store.put("a", [CONTENT[: 2 * CHUNK]]).version
+async def test_R5_bytes_are_announced_once_also_when_only_the_end_of_their_fetch_was_lost(store, cache, memory):
+    content = CONTENT[: 2 * CHUNK]
+    version = store.put("a", [content]).version
     store.kill("a", 2)
-    async with running(make_pool(store, cache)) as pool:
-        chunks = Chunks()
-        await pool.fetch("a", version, 0, 2, foreground=True, on_chunk=chunks)
-        assert chunks.announced == [0, 1]
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetched = Fetched(pool, "a", version, 0, 2)
+        await fetched.summary()
+        assert fetched.announced == [CHUNK, 2 * CHUNK]
+        assert at(memory, 0, len(content)) == content
     assert store.requests("a") == [f"0+{2 * CHUNK}", f"{CHUNK}+{CHUNK}", f"{CHUNK}+{CHUNK}"]
 
 
-async def test_W5_an_upload_whose_worker_died_after_it_succeeded_is_a_success(store, cache, tmp_path):
+async def test_R5_a_worker_that_dies_while_it_keeps_chunks_on_disk_had_delivered_all_bytes(store, cache, memory):
+    version = store.put("a", [CONTENT]).version
+    async with running(make_pool(store, cache, memory)) as pool:
+        for slot in (1, 2):
+            # A pipe where the first chunk is to be written holds its writer up.
+            os.mkfifo(cache.settings.directory / "incoming" / f"{slot}-0")
+        fetched = Fetched(pool, "a", version)
+        await fetched.reaches(len(CONTENT))
+        assert at(memory, 0, len(CONTENT)) == CONTENT
+        assert fetched.ends == []
+        os.kill(process_of(pool.fetchers), signal.SIGKILL)
+        assert (await fetched.summary()).source == "test"
+        assert fetched.announced == [CHUNK, 2 * CHUNK, 3 * CHUNK, len(CONTENT)]
+        assert at(memory, 0, len(CONTENT)) == CONTENT
+        assert whole(cache, "a", version) == CONTENT
+    assert store.requests("a") == [f"0+{len(CONTENT)}", f"{len(CONTENT)}+0"]
+
+
+async def test_W5_an_upload_whose_worker_died_after_it_succeeded_is_a_success(store, cache, memory, tmp_path):
     staged = tmp_path / "staged"
     staged.write_bytes(CONTENT)
     base = store.put("a", [b"old"]).version
     store.kill("a", 1, when="put")
     store.kill("b", 1, when="put")
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, memory)) as pool:
         assert await pool.upload("a", staged, expected=base) == store.head("a")
         assert await pool.upload("b", staged, if_absent=True) == store.head("b")
         assert pool.statistics().transfer.restarts == 2
         assert pool.statistics().fetch.restarts == 0
 
 
-async def test_a_cancelled_call_is_given_up_by_the_worker(store, cache):
+async def test_a_cancelled_fetch_is_given_up_and_answered_and_never_writes_afterwards(store, cache, memory):
     version, other = store.put("a", [CONTENT]).version, store.put("b", [b"data"]).version
     hold = store.hold("a")
-    async with running(make_pool(store, cache, fetch_threads=2)) as pool:  # one of them for the background
-        chunks = Chunks()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: pool.fetch("a", version, 0, 4, foreground=False, on_chunk=chunks))
-            await chunks.wait_for(0)
-            nursery.cancel_scope.cancel()
-        assert pool.statistics().fetch.busy == 0
+    async with running(make_pool(store, cache, memory, fetch_threads=2)) as pool:  # one of them for the background
+        fetched = Fetched(pool, "a", version, foreground=False)
+        await hold.arrival()
+        fetched.started.cancel()
         # Messages are received in order: when this one is answered, the cancellation has arrived.
-        await pool.fetch("b", other, 0, 1, foreground=True, on_chunk=Chunks())
+        await fetch(pool, "b", other, 0, 1, ROOM)
+        assert fetched.ends == []  # its thread still waits for the store, and may write
         hold.end()
-        # And when this one is, the thread for the background has left the cancelled one.
-        await pool.fetch("b", other, 0, 1, foreground=False, on_chunk=Chunks())
-        assert chunks.announced == [0]
-        assert cached(cache, "a", version, 1) is None
+        with pytest.raises(StorageError, match="given up"):
+            await fetched.summary()
+        assert pool.statistics().fetch.busy == 0
+        memory.view[:ROOM] = bytes(ROOM)
+        # When this one is answered, the thread for the background has left the cancelled one.
+        await fetch(pool, "b", other, 0, 1, ROOM, foreground=False)
+        assert fetched.announced == [CHUNK]
+        assert set(at(memory, 0, ROOM)) == {0}
+        assert cached(cache, "a", version, 0) is None
 
 
-async def test_a_call_cancelled_while_its_worker_is_away_is_forgotten(store, cache):
+async def test_a_fetch_cancelled_before_its_turn_is_answered_without_a_request(store, cache, memory):
+    version, other = store.put("a", [CONTENT]).version, store.put("b", [b"data"]).version
+    hold = store.hold("a")
+    async with running(make_pool(store, cache, memory, fetch_threads=2)) as pool:  # one of them for the background
+        first = Fetched(pool, "a", version, foreground=False)
+        await hold.arrival()
+        second = Fetched(pool, "b", other, 0, 1, ROOM, foreground=False)
+        second.started.cancel()
+        hold.end()
+        await first.summary()
+        with pytest.raises(StorageError, match="given up"):
+            await second.summary()
+        assert store.requests("b") == []
+
+
+async def test_a_fetch_cancelled_while_its_worker_is_away_is_answered_all_the_same(store, cache, memory):
+    version, other = store.put("a", [CONTENT]).version, store.put("b", [b"data"]).version
+    hold = store.hold("a")
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetched = Fetched(pool, "a", version)
+        await fetched.reaches(CHUNK)
+        os.kill(process_of(pool.fetchers), signal.SIGKILL)
+        while pool.fetchers.workers[0].is_ready:
+            await trio.lowlevel.checkpoint()
+        fetched.started.cancel()
+        await fetch(pool, "b", other, 0, 1, ROOM)  # the cancellation has arrived
+        hold.end()
+        with pytest.raises(StorageError, match="given up"):
+            await fetched.summary()
+
+
+async def test_a_cancelled_fetch_whose_worker_dies_is_not_done_again(store, cache, memory):
     version = store.put("a", [CONTENT]).version
     hold = store.hold("a")
-    async with running(make_pool(store, cache)) as pool:
-        chunks = Chunks()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: pool.fetch("a", version, 0, 4, foreground=True, on_chunk=chunks))
-            await chunks.wait_for(0)
-            os.kill(process_of(pool.fetchers), signal.SIGKILL)
-            while pool.fetchers.workers[0].is_ready:
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetched = Fetched(pool, "a", version)
+        await hold.arrival()
+        fetched.started.cancel()
+        os.kill(process_of(pool.fetchers), signal.SIGKILL)
         hold.end()
-        other = store.put("b", [b"data"]).version
-        await pool.fetch("b", other, 0, 1, foreground=True, on_chunk=Chunks())
+        with pytest.raises(StorageError):
+            await fetched.summary()
         assert len(store.requests("a")) == 1
 
 
-async def test_R5_a_cache_deleted_under_way_turns_into_bytes_in_the_answer(store, cache):
+async def test_a_fetch_cancelled_before_there_is_a_worker_is_answered(store, memory):
+    version, other = store.put("a", [CONTENT]).version, store.put("b", [b"data"]).version
+    hold = store.hold("a")
+    pool = make_pool(store, None, memory)
+    fetched = Fetched(pool, "a", version)
+    fetched.started.cancel()
+    async with running(pool):
+        await fetch(pool, "b", other, 0, 1, ROOM)  # the cancellation has arrived
+        hold.end()
+        with pytest.raises(StorageError, match="given up"):
+            await fetched.summary()
+
+
+async def test_a_promoted_fetch_overtakes_what_is_done_in_the_background(store, cache, memory):
+    slow, wanted = store.put("slow", [CONTENT]).version, store.put("wanted", [b"data"]).version
+    hold = store.hold("slow")
+    async with running(make_pool(store, cache, memory, fetch_threads=2)) as pool:  # one of them for the background
+        first = Fetched(pool, "slow", slow, foreground=False)
+        await hold.arrival()
+        second = Fetched(pool, "wanted", wanted, 0, 1, ROOM, foreground=False)
+        assert pool.statistics().fetch == GroupStatistics(1, busy=1, queued=1, restarts=0)
+        second.started.promote()
+        await second.summary()
+        assert (first.ends, at(memory, ROOM, 4)) == ([], b"data")
+        hold.end()
+        await first.summary()
+
+
+async def test_a_fetch_promoted_before_its_worker_is_ready_starts_in_the_foreground(store, cache, memory):
+    slow, wanted = store.put("slow", [CONTENT]).version, store.put("wanted", [b"data"]).version
+    hold = store.hold("slow")
+    pool = make_pool(store, cache, memory, fetch_threads=2)
+    first = Fetched(pool, "slow", slow, foreground=False)
+    second = Fetched(pool, "wanted", wanted, 0, 1, ROOM, foreground=False)
+    second.started.promote()
+    async with running(pool):
+        await second.summary()
+        hold.end()
+        await first.summary()
+
+
+async def test_R5_a_cache_deleted_under_way_holds_up_no_reader(store, cache, memory):
     version = store.put("a", [CONTENT]).version
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, memory)) as pool:
         await trio.run_process(["rm", "-rf", cache.settings.directory])
-        chunks = Chunks()
-        await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=chunks)
-        assert b"".join(chunks.data[index] for index in range(4)) == CONTENT
+        await fetch(pool, "a", version)
+        assert at(memory, 0, len(CONTENT)) == CONTENT
 
 
-async def test_a_pool_without_a_cache_hands_over_the_bytes(store):
+async def test_a_pool_without_a_cache_delivers_into_the_memory_alone(store, memory):
     version = store.put("a", [CONTENT]).version
-    async with running(make_pool(store, None)) as pool:
-        chunks = Chunks()
-        await pool.fetch("a", version, 1, 2, foreground=False, on_chunk=chunks)
-        assert chunks.data == {1: CONTENT[CHUNK : 2 * CHUNK], 2: CONTENT[2 * CHUNK : 3 * CHUNK]}
+    async with running(make_pool(store, None, memory)) as pool:
+        await fetch(pool, "a", version, 1, 2, ROOM, foreground=False)
+        assert at(memory, ROOM, 2 * CHUNK) == CONTENT[CHUNK : 3 * CHUNK]
 
 
-async def test_L1_a_store_that_cannot_be_opened_is_said_at_the_start(store, cache):
-    pool = make_pool(store, cache, store_options={"refuse": "no such bucket option"}, fetch_processes=2)
+async def test_L1_a_store_that_cannot_be_opened_is_said_at_the_start(store, cache, memory):
+    pool = make_pool(store, cache, memory, store_options={"refuse": "no such bucket option"}, fetch_processes=2)
     async with trio.open_nursery() as nursery:
         with pytest.raises(ConfigError, match="no such bucket option"):
             await nursery.start(pool.run)
 
 
-async def test_L1_a_worker_that_ends_while_it_starts_is_said(store, cache):
+async def test_L1_a_worker_that_ends_while_it_starts_is_said(memory):
     pool = WorkerPool(
-        configuration(), "test", None, namespace="", chunk_size=CHUNK, store_factory="mscfs.no_such_module:open"
+        configuration(), "test", None, memory, namespace="", chunk_size=CHUNK, store_factory="mscfs.no_such_module:open"
     )
     async with trio.open_nursery() as nursery:
         with pytest.raises(MscfsError, match="ended while it started"):
             await nursery.start(pool.run)
 
 
-async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(store, cache, monkeypatch):
+async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(store, cache, memory, monkeypatch):
     version = store.put("a", [CONTENT]).version
     start, refusals = trio.lowlevel.open_process, iter([OSError(errno.EAGAIN, "no more processes")])
 
@@ -372,61 +503,63 @@ async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(
             raise refusal
         return await start(*arguments, **options)
 
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, memory)) as pool:
         monkeypatch.setattr(trio.lowlevel, "open_process", refuse_once)
         os.kill(process_of(pool.fetchers), signal.SIGKILL)
-        await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
+        await fetch(pool, "a", version)
         assert whole(cache, "a", version) == CONTENT
         assert pool.statistics().fetch.restarts == 2
 
 
-async def test_L1_no_process_at_all_is_said_at_the_start(store, cache, monkeypatch):
+async def test_L1_no_process_at_all_is_said_at_the_start(store, cache, memory, monkeypatch):
     monkeypatch.setattr(worker.sys, "executable", "/no/such/python")
     async with trio.open_nursery() as nursery:
         with pytest.raises(MscfsError, match="no worker process can be started"):
-            await nursery.start(make_pool(store, cache).run)
+            await nursery.start(make_pool(store, cache, memory).run)
 
 
-async def test_L3_a_bug_in_a_receiver_ends_neither_its_fetch_nor_the_others(store, cache, caplog):
+async def test_L3_a_bug_in_a_receiver_ends_neither_its_fetch_nor_the_others(store, cache, memory, caplog):
     version = store.put("a", [CONTENT]).version
-    async with running(make_pool(store, cache)) as pool:
-        summary = await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=lambda index, data: [][index])
+    async with running(make_pool(store, cache, memory)) as pool:
+        fetched = Fetched(pool, "a", version)
+        fetched.started.on_arrival = lambda size: [][size]
+        summary = await fetched.summary()
         assert summary.bytes == len(CONTENT)
         assert len([record for record in caplog.records if "a bug in" in record.message]) == 4
 
 
-async def test_L3_an_answer_that_makes_no_sense_costs_its_process_and_not_the_mount(store, cache, monkeypatch):
+async def test_L3_an_answer_that_makes_no_sense_costs_its_process_and_not_the_mount(store, cache, memory, monkeypatch):
     version = store.put("a", [CONTENT]).version
     nonsense = iter([b"\xc1"])
 
-    def garble_one_chunk(payload):
+    def garble_one_announcement(payload):
         message = decode_from_worker(payload)
-        return decode_from_worker(next(nonsense, payload)) if isinstance(message, ChunkDone) else message
+        return decode_from_worker(next(nonsense, payload)) if isinstance(message, Arrived) else message
 
-    async with running(make_pool(store, cache)) as pool:
-        monkeypatch.setattr(worker, "decode_from_worker", garble_one_chunk)
-        await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
+    async with running(make_pool(store, cache, memory)) as pool:
+        monkeypatch.setattr(worker, "decode_from_worker", garble_one_announcement)
+        await fetch(pool, "a", version)
         assert whole(cache, "a", version) == CONTENT
         assert pool.statistics().fetch.restarts == 1
 
 
-async def test_L2_signals_to_the_whole_service_do_not_end_a_worker(store, cache):
+async def test_L2_signals_to_the_whole_service_do_not_end_a_worker(store, cache, memory):
     version = store.put("a", [CONTENT]).version
     hold = store.hold("a")
-    async with running(make_pool(store, cache)) as pool, trio.open_nursery() as nursery:
+    async with running(make_pool(store, cache, memory)) as pool:
         before = process_of(pool.fetchers)
-        chunks = Chunks()
-        nursery.start_soon(lambda: pool.fetch("a", version, 0, 1, foreground=True, on_chunk=chunks))
-        await chunks.wait_for(0)
+        fetched = Fetched(pool, "a", version)
+        await fetched.reaches(CHUNK)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(before, number)
-        hold.release()
+        hold.end()
+        await fetched.summary()
         assert (process_of(pool.fetchers), pool.statistics().fetch.restarts) == (before, 0)
         assert os.getsid(before) == before  # no terminal's signals either
 
 
-async def test_L5_no_secret_is_on_a_command_line_or_in_the_environment(store, cache):
-    async with running(make_pool(store, cache)) as pool:
+async def test_L5_no_secret_is_on_a_command_line_or_in_the_environment(store, cache, memory):
+    async with running(make_pool(store, cache, memory)) as pool:
         for group, name in ((pool.fetchers, "mscfs-fetch"), (pool.transfers, "mscfs-transfer")):
             process = Path(f"/proc/{process_of(group)}")
             assert (process / "comm").read_text() == f"{name}\n"
@@ -435,23 +568,23 @@ async def test_L5_no_secret_is_on_a_command_line_or_in_the_environment(store, ca
             assert SECRET.encode() not in shown
 
 
-async def test_a_frozen_worker_is_killed_and_replaced(store, cache, monkeypatch):
+async def test_a_frozen_worker_is_killed_and_replaced(store, cache, memory, monkeypatch):
     monkeypatch.setattr(worker, "PING_SECONDS", 0.05)
     monkeypatch.setattr(worker, "SILENCE_SECONDS", 1.0)
     version = store.put("a", [CONTENT]).version
-    async with running(make_pool(store, cache)) as pool:
+    async with running(make_pool(store, cache, memory)) as pool:
         frozen = process_of(pool.fetchers)
         os.kill(frozen, signal.SIGSTOP)
-        await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
+        await fetch(pool, "a", version)
         assert whole(cache, "a", version) == CONTENT
         assert process_of(pool.fetchers) != frozen
 
 
-async def test_leaving_the_pool_closes_the_stores_and_ends_the_processes(store, cache, monkeypatch):
+async def test_leaving_the_pool_closes_the_stores_and_ends_the_processes(store, cache, memory, monkeypatch):
     monkeypatch.setattr("mscfs.workers.worker.STOP_SECONDS", 30.0)  # a busy machine is no reason to kill
     version = store.put("a", [CONTENT]).version
-    async with running(make_pool(store, cache)) as pool:
-        await pool.fetch("a", version, 0, 4, foreground=True, on_chunk=Chunks())
+    async with running(make_pool(store, cache, memory)) as pool:
+        await fetch(pool, "a", version)
         processes = [process_of(pool.fetchers), process_of(pool.transfers)]
     for process in processes:
         with pytest.raises(ProcessLookupError):
@@ -464,14 +597,15 @@ import sys
 import trio
 from pathlib import Path
 from tests.workers.stores import DirectoryStore
-from tests.workers.test_pool import Chunks, make_pool, process_of
+from mscfs.cache.arena import SharedMemory
+from tests.workers.test_pool import Fetched, make_pool, process_of
 
 async def main():
     store = DirectoryStore(Path(sys.argv[1]))
-    pool = make_pool(store, None)
+    pool = make_pool(store, None, SharedMemory(1 << 20))
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
-        nursery.start_soon(lambda: pool.fetch("a", store.head("a").version, 0, 1, foreground=True, on_chunk=Chunks()))
+        Fetched(pool, "a", store.head("a").version)
         print(process_of(pool.fetchers), process_of(pool.transfers), flush=True)
 
 trio.run(main)

@@ -11,9 +11,8 @@ from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version, from_ns
 from mscfs.workers import protocol
 from mscfs.workers.protocol import (
+    Arrived,
     Cancel,
-    ChunkData,
-    ChunkDone,
     Download,
     Failed,
     Fetch,
@@ -22,6 +21,7 @@ from mscfs.workers.protocol import (
     FrameBuffer,
     Heartbeat,
     Ping,
+    Promote,
     Ready,
     Start,
     Step,
@@ -47,20 +47,21 @@ ODD_KEY = "a b/\udcff\n+%"
 
 TO_WORKER = [
     Start(1, b"settings"),
-    Fetch(1, pack_text(ODD_KEY), VERSION, 5, 8, True),
+    Fetch(1, pack_text(ODD_KEY), VERSION, 5, 8, 2**40, True),
+    Fetch(1, pack_text(ODD_KEY), VERSION, 5, 8, 0, False, present=3 << 20),
     Download(2, b"key", VERSION, b"/staging/\xff"),
     Upload(3, b"key", b"/staging/1", {"a": "b"}, "text/plain", True, VERSION, repeated=True),
     Upload(4, b"key", b"/staging/1", None, None, False, None),
     Step(5, "replica", b"key", False),
     Cancel(2**40),
+    Promote(2**40),
     Ping(),
     Stop(),
 ]
 FROM_WORKER = [
     Ready(),
     Heartbeat(),
-    ChunkDone(1, 7, "replica", 1 << 20),
-    ChunkData(1, 7, "replica", bytes(range(256))),
+    Arrived(1, 1 << 20),
     FetchDone(1, FetchSummary("primary", 9, ("near",), ("far", "farther"), {"near": 2})),
     UploadDone(
         3,
@@ -87,7 +88,7 @@ def test_messages_arrive_whole_however_the_stream_is_cut(messages, decode, size)
 
 
 def test_R4_the_evidence_of_a_version_travels_with_it():
-    [payload] = FrameBuffer().feed(frame(Fetch(1, b"key", VERSION, 0, 1, True)))
+    [payload] = FrameBuffer().feed(frame(Fetch(1, b"key", VERSION, 0, 1, 0, True)))
     arrived = decode_to_worker(payload).version
     assert (arrived.modified_ns, arrived.content_hash) == (VERSION.modified_ns, VERSION.content_hash)
 
@@ -131,6 +132,7 @@ def settings(tmp_path):
         config=configuration(root="/", secret_key="hush"),
         profile="test",
         cache=CacheSettings(tmp_path, 100),
+        memory_size=64 << 20,
         namespace="test://",
         chunk_size=1 << 20,
         threads=4,

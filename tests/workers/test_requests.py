@@ -10,7 +10,7 @@ VERSION = Version(1, "tag")
 
 
 def fetch(number, *, foreground):
-    return Fetch(number, b"key", VERSION, 0, 1, foreground)
+    return Fetch(number, b"key", VERSION, 0, 1, 0, foreground)
 
 
 def test_foreground_goes_before_what_came_earlier_in_the_background():
@@ -43,6 +43,48 @@ def test_background_work_never_takes_all_threads():
     queue.done(first)
     thread.join(10)
     assert got == [3, 2]
+
+
+def test_a_promoted_fetch_overtakes_the_background_and_needs_no_thread_of_it():
+    queue = RequestQueue(background_threads=1)
+    for number in range(1, 5):
+        queue.put(fetch(number, foreground=False))
+    first = queue.get()
+    assert first.request.id == 1  # takes the one thread for the background
+    queue.promote(3)
+    queue.put(fetch(5, foreground=True))
+    third = queue.get()
+    assert [third.request.id, queue.get().request.id] == [3, 5]
+    queue.done(third)  # it gives no thread back that it did not take
+    got = []
+    thread = threading.Thread(target=lambda: got.append(queue.get().request.id))
+    thread.start()
+    queue.done(first)
+    thread.join(10)
+    assert got == [2]
+
+
+def test_promoting_what_is_under_way_answered_or_in_the_foreground_changes_nothing():
+    queue = RequestQueue(background_threads=1)
+    queue.put(fetch(1, foreground=False))
+    queue.put(fetch(2, foreground=True))
+    queue.promote(2)
+    queue.promote(99)
+    assert queue.get().request.id == 2
+    under_way = queue.get()
+    queue.promote(1)
+    queue.put(fetch(3, foreground=False))
+    queue.done(under_way)
+    queue.promote(1)
+    assert queue.get().request.id == 3
+
+
+def test_a_promoted_request_can_be_abandoned():
+    queue = RequestQueue(1)
+    queue.put(fetch(1, foreground=False))
+    queue.promote(1)
+    queue.abandon(1)
+    assert queue.get().is_abandoned
 
 
 def test_a_request_is_open_until_done_and_can_be_abandoned_meanwhile():

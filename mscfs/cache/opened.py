@@ -1,0 +1,52 @@
+"""Chunks that are kept open: random readers come back to them, and each is verified once, not at every read."""
+
+from __future__ import annotations
+
+import resource
+from collections import OrderedDict
+
+from mscfs.cache.chunks import ChunkCache
+from mscfs.cache.files import Chunk, ChunkId
+
+MOST = 1024
+"""Chunks kept open. Each costs a descriptor, and pages of the system's cache rather than memory of our own."""
+DESCRIPTOR_SHARE = 4
+"""At most one part in so many of the descriptors we may have."""
+
+
+class OpenChunks:
+    """The chunks of a cache that were used last. Not thread-safe."""
+
+    def __init__(self, cache: ChunkCache, most: int | None = None) -> None:
+        self._cache = cache
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = most or max(1, min(MOST, descriptors // DESCRIPTOR_SHARE))
+        self._chunks: OrderedDict[ChunkId, Chunk] = OrderedDict()
+
+    def read(self, name: ChunkId, begin: int, end: int) -> bytes | memoryview | None:
+        """Bytes of a chunk, which must lie in it; None for a miss. A disk that fails is a miss."""
+        chunk = self._open(name)
+        try:
+            return chunk.read(begin, end) if chunk is not None else None
+        except OSError:
+            self._chunks.pop(name).close()
+            return None
+
+    def close(self) -> None:
+        """Close all."""
+        for chunk in self._chunks.values():
+            chunk.close()
+        self._chunks.clear()
+
+    def _open(self, name: ChunkId) -> Chunk | None:
+        """The chunk, verified when it was opened."""
+        chunk = self._chunks.get(name)
+        if chunk is not None:
+            self._chunks.move_to_end(name)
+            return chunk
+        chunk = self._cache.open(name)
+        if chunk is not None:
+            self._chunks[name] = chunk
+            if len(self._chunks) > self._most:
+                self._chunks.popitem(last=False)[1].close()
+        return chunk
