@@ -224,6 +224,7 @@ class Mscfs(TypedDict, total=False):
     staging_limit: Size
     shutdown_timeout: Duration
     hedging: Flag
+    sibling_read_ahead: Flag
     workers: Annotated[int, Field(ge=0, le=64, description="a whole number from 0 to 64")]
     uid: UserId
     gid: UserId

@@ -83,6 +83,8 @@ class MscfsOptions:
     """Bytes of staging files at once; 0: as much as the disk has free."""
     shutdown_timeout: float = 90.0
     hedging: bool = True
+    sibling_read_ahead: bool = True
+    """Fetch the next small files of a directory whose files are opened in listing order."""
     workers: int = 0
     """Fetch worker processes; 0: one for every two cores, at most four."""
     uid: int | None = None

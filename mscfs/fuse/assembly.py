@@ -24,6 +24,7 @@ from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.pinned import PinnedObject
 from mscfs.vfs.prober import Prober
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
+from mscfs.vfs.siblings import SiblingReadAhead
 from mscfs.vfs.staging import StagingArea
 from mscfs.vfs.transport import RunBlocking, Transport
 from mscfs.vfs.uploads import Uploads
@@ -139,6 +140,7 @@ def assemble(
         attributes=AttributeMaker(options),
         run_blocking=run_blocking,
         page_cache=options.page_cache,
+        siblings=SiblingReadAhead(fetcher) if options.sibling_read_ahead else None,
         read_only=read_only,
         on_wishes=replicator.wake,
     )

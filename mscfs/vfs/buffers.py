@@ -88,6 +88,8 @@ class BufferPool:
         """Over, and not read to their end; the least recently used first."""
         self._consumed: OrderedDict[Buffer, None] = OrderedDict()
         self._consumed_bytes = 0
+        self._idle: set[Buffer] = set()
+        """Unread at the last `drop_idle`, and not looked at since."""
         self._hungry: deque[Buffer] = deque()
         """Wait for memory; programs wait for them."""
 
@@ -113,6 +115,7 @@ class BufferPool:
                 self._read_to_end(buffer)
             elif not buffer.consumed:
                 self._unread.move_to_end(buffer)
+                self._idle.discard(buffer)
         elif end == buffer.end:
             buffer.consumed = True
         return view
@@ -176,6 +179,13 @@ class BufferPool:
             else:
                 self._hungry.remove(buffer)
         self._feed_soon()
+
+    def drop_idle(self) -> None:
+        """Drop what lies unread since the last call of this: nobody seems to come for it."""
+        for buffer in self._idle & self._unread.keys():
+            if not buffer.pins:
+                self._drop(buffer)
+        self._idle = set(self._unread)
 
     def feed(self) -> None:
         """Give memory to those who wait for it. Not to be called between taking a slice and sending it."""

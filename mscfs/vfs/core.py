@@ -18,6 +18,7 @@ from mscfs.vfs.handles import FileHandle, HandleTable
 from mscfs.vfs.inodes import Inode, InodeTable
 from mscfs.vfs.namespace import Namespace, is_local
 from mscfs.vfs.paths import NAME_MAX, check_new_name, to_bytes
+from mscfs.vfs.siblings import SiblingReadAhead
 from mscfs.vfs.staging import StagingArea
 from mscfs.vfs.transport import RunBlocking, Transport
 from mscfs.vfs.uploads import Uploads
@@ -47,6 +48,7 @@ class Core:
         attributes: AttributeMaker,
         run_blocking: RunBlocking,
         page_cache: bool,
+        siblings: SiblingReadAhead | None,
         read_only: bool,
         on_wishes: Callable[[], None],
     ) -> None:
@@ -57,6 +59,7 @@ class Core:
         self._transport = transport
         self._table: InodeTable = namespace.table
         self._fetcher = fetcher
+        self._siblings = siblings
         self._uploads = uploads
         self._area = area
         self._attributes = attributes

@@ -156,6 +156,7 @@ class Fetcher:
         """Give memory back that is not used any more, until cancelled."""
         while True:
             await trio.sleep(SWEEP_SECONDS)
+            self.buffers.drop_idle()
             self.buffers.arena.give_back()
 
     async def settled(self) -> None:

@@ -143,6 +143,8 @@ class Files(Changes):
                 handle.reader = self._pinned(inode)
                 if not keep:  # what the kernel has kept nobody asks us for
                     handle.reader.start()
+                    if self._siblings is not None:
+                        self._siblings.opened(inode)
         inode.handles.add(handle)
         if handle.writable:
             inode.writers += 1

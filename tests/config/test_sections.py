@@ -150,13 +150,31 @@ def test_the_whole_mscfs_block() -> None:
         staging_limit="20g",
         shutdown_timeout=0,
         hedging=False,
+        sibling_read_ahead=False,
         workers=2,
         uid=1000,
         gid=1000,
         file_mode="0640",
         directory_mode="0o750",
     ) == MscfsOptions(
-        300.0, "replica", 20.0, 2.5, True, True, False, GIB, 2 * MIB, 20 * GIB, 0.0, False, 2, 1000, 1000, 0o640, 0o750
+        300.0,
+        "replica",
+        20.0,
+        2.5,
+        True,
+        True,
+        False,
+        GIB,
+        2 * MIB,
+        20 * GIB,
+        0.0,
+        False,
+        False,
+        2,
+        1000,
+        1000,
+        0o640,
+        0o750,
     )
 
 
