@@ -6,13 +6,14 @@ along, and an error is told to everyone who waits.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 
 import trio
 
 from mscfs.cache.arena import Arena
-from mscfs.cache.chunks import ChunkCache, object_digest
+from mscfs.cache.chunks import ChunkCache
 from mscfs.cache.opened import OpenChunks
 from mscfs.errors import StorageError, StoreTimeoutError
 from mscfs.types import Version
@@ -55,15 +56,16 @@ class Fetcher:
         self._namespace = namespace
         self._chunk_size = chunk_size
         self._on_summary = on_summary
-        self._running: set[trio.Event] = set()
+        self._serial = itertools.count()
+        self._running: set[int] = set()
+        self._one_ended: trio.Event | None = None
+        """Set when somebody waits for the end of fetches."""
         self._streams: set[object] = set()
         self._at_once = max(1, min(FETCH_BYTES, arena.size // 4) // chunk_size)
 
     def pin(self, key: str, version: Version) -> PinnedObject:
         """The object a new handle reads."""
-        return PinnedObject(
-            key, version, object_digest(self._namespace, key, version, self._chunk_size), self._chunk_size
-        )
+        return PinnedObject(self._namespace, key, version, self._chunk_size)
 
     def read_on_disk(self, target: PinnedObject, index: int, begin: int, end: int) -> bytes | memoryview | None:
         """Bytes of a chunk that is in the cache on disk; None is a miss. Never waits for more than the disk."""
@@ -125,10 +127,10 @@ class Fetcher:
 
     def look(self, target: PinnedObject) -> None:
         """Find out which replicas lack an object that has no chunk to fetch: an empty one."""
-        ended = self._track()
+        serial = self._track()
 
         def end(summary: FetchSummary | None, _: StorageError | None) -> None:
-            self._told(target, summary, ended)
+            self._told(target, summary, serial)
 
         self._transport.start_fetch(
             target.key, target.version, 0, 0, 0, foreground=False, on_arrival=lambda _: None, on_end=end
@@ -161,8 +163,10 @@ class Fetcher:
 
     async def settled(self) -> None:
         """Return when the fetches that are under way now have ended and what they found out is told."""
-        for ended in list(self._running):
-            await ended.wait()
+        now = frozenset(self._running)
+        while not now.isdisjoint(self._running):
+            self._one_ended = self._one_ended or trio.Event()
+            await self._one_ended.wait()
 
     def close(self) -> None:
         """Let go of chunks that are open."""
@@ -172,7 +176,7 @@ class Fetcher:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _begin(self, buffer: Buffer, foreground: bool) -> None:
-        ended = self._track()
+        serial = self._track()
 
         def arrive(size: int) -> None:
             buffer.arrived = size
@@ -185,7 +189,7 @@ class Fetcher:
             try:
                 self.buffers.ended(buffer, error)
             finally:
-                self._told(buffer.target, summary, ended)
+                self._told(buffer.target, summary, serial)
 
         assert buffer.offset is not None
         target = buffer.target
@@ -200,17 +204,19 @@ class Fetcher:
             on_end=end,
         )
 
-    def _track(self) -> trio.Event:
-        ended = trio.Event()
-        self._running.add(ended)
-        return ended
+    def _track(self) -> int:
+        serial = next(self._serial)
+        self._running.add(serial)
+        return serial
 
-    def _told(self, target: PinnedObject, summary: FetchSummary | None, ended: trio.Event) -> None:
-        self._running.discard(ended)
+    def _told(self, target: PinnedObject, summary: FetchSummary | None, serial: int) -> None:
+        self._running.discard(serial)
         try:
             if summary is not None:
                 self._on_summary(target, summary)
         except Exception:
             log.exception("a bug after a fetch of %r: the mount goes on", target.key)
         finally:
-            ended.set()
+            if self._one_ended is not None:
+                self._one_ended.set()
+                self._one_ended = None

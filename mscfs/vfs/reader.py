@@ -51,6 +51,8 @@ class ChunkReader:
 
     def close(self, *, last: bool = True) -> None:
         """Give back what was fetched ahead; `last`: no other handle reads this object."""
+        if not self.target.is_used:
+            return
         self._ahead.rest()
         self._fetcher.reads_ahead(self, active=False)
         if last:

@@ -154,7 +154,7 @@ class WorkerPool(Calls):
         namespace: str,
         chunk_size: int,
         fetch_processes: int = 1,
-        fetch_threads: int = 4,
+        fetch_threads: int = 16,
         upload_threads: int = 4,
         step_threads: int = 8,
         list_threads: int = 4,
@@ -170,7 +170,7 @@ class WorkerPool(Calls):
             namespace=namespace,
             chunk_size=chunk_size,
             threads=fetch_threads,
-            background_threads=max(1, fetch_threads - 1),
+            background_threads=max(1, fetch_threads * 3 // 4),
             store_factory=store_factory,
             log_level=logger.getEffectiveLevel(),
         )

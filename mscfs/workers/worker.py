@@ -235,7 +235,8 @@ class Worker:
         """Take messages until the process ends; returns its reason if it refused to start."""
         frames = FrameBuffer()
         refusal: MscfsError | None = None
-        while data := await stream.receive_some(_RECEIVE):
+        assert self._ours is not None
+        while data := await _receive_some(self._ours):
             self._last_heard = trio.current_time()
             for payload in frames.feed(data):
                 match message := decode_from_worker(payload):
@@ -323,6 +324,18 @@ class Worker:
         logger.error("%s does not answer and is killed", self._settings.name)
         process.kill()
         await trio.sleep_forever()
+
+
+async def _receive_some(connection: socket.socket) -> bytes:
+    """What has come, at least a byte; nothing at the end. trio's own stream does more than a message is worth."""
+    while True:
+        await trio.lowlevel.wait_readable(connection)
+        try:
+            return connection.recv(_RECEIVE)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise trio.BrokenResourceError from error
 
 
 async def _start_process(descriptor: int, memory: int) -> trio.Process:

@@ -64,7 +64,7 @@ class Pool:
 
 def target(key, chunks=100):
     version = Version(chunks * UNIT, "one")
-    return PinnedObject(key, version, f"digest of {key}", UNIT)
+    return PinnedObject("test", key, version, UNIT)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_buffer_is_found_by_each_of_its_chunks_while_it_is_on_its_way(p):
 
 
 def test_the_last_buffer_of_an_object_ends_with_it(p):
-    pinned = PinnedObject("a", Version(UNIT + 10, "one"), "digest", UNIT)
+    pinned = PinnedObject("test", "a", Version(UNIT + 10, "one"), UNIT)
     assert p.pool.add(pinned, 1, 5, foreground=True).size == 10
 
 
