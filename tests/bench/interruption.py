@@ -32,17 +32,20 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def ending(process: subprocess.Popen[Any], *, group: bool = True) -> Iterator[None]:
-    """The process, and with `group` all of its session, is gone afterwards."""
+def ending(process: subprocess.Popen[Any], number: int = signal.SIGTERM) -> Iterator[None]:
+    """A process that was started in a session of its own is gone afterwards, with all of its session.
+
+    It is told by the signal `number`, and killed when that does not help.
+    """
     try:
         yield
     finally:
         if process.poll() is None:
-            _signal(process, signal.SIGTERM, group=group)
+            _signal(process, number)
             try:
                 process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL, group=group)
+                _signal(process, signal.SIGKILL)
                 process.wait()
 
 
@@ -56,9 +59,6 @@ def scratch(parent: Path | None, prefix: str = "mscfs-bench-") -> Iterator[Path]
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _signal(process: subprocess.Popen[Any], number: int, *, group: bool) -> None:
+def _signal(process: subprocess.Popen[Any], number: int) -> None:
     with suppress(ProcessLookupError):
-        if group:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
+        os.killpg(process.pid, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from tests.bench.interruption import ending
 from tests.bench.server import ACCESS_KEY, REGION, SECRET_KEY
-from tests.bench.systems.base import Mount, MountFailedError, Place, System, said
+from tests.bench.systems.base import Mount, MountFailedError, Place, System, is_mounted, said
 
 _COMMAND = [sys.executable, "-m", "mscfs.cli.main"]
 _UNMOUNT_SECONDS = 120.0
@@ -41,15 +43,17 @@ class Mscfs(System):
     @contextmanager
     def start(self, place: Place) -> Iterator[Mount]:
         environment = self.prepare(place)
-        began = perf_counter()
-        self.run(environment, "mount", PROFILE, str(place.mountpoint))
-        ready = perf_counter() - began
         try:
+            began = perf_counter()
+            self.run(environment, "mount", PROFILE, str(place.mountpoint))
+            ready = perf_counter() - began
             logs = list((place.directory / "xdg_state_home").glob("**/*.log"))
             log = logs[0] if logs else None
             yield Mount(place.mountpoint, [self._daemon(place)], ready, log, lambda: self._reads(environment))
         finally:
-            self.run(environment, "umount", str(place.mountpoint), timeout=_UNMOUNT_SECONDS)
+            # It returns when the daemon has ended. When `mount` failed or was interrupted nothing is mounted.
+            if is_mounted(place.mountpoint):
+                self.run(environment, "umount", str(place.mountpoint), timeout=_UNMOUNT_SECONDS)
 
     def prepare(self, place: Place) -> dict[str, str]:
         """Write the configuration; returns the environment that finds it."""
@@ -69,15 +73,17 @@ class Mscfs(System):
 
     def run(self, environment: Mapping[str, str], *arguments: str, timeout: float = 60.0) -> str:
         """Run a command of mscfs; returns what it prints. Raises MountFailedError with its last line."""
-        try:
-            done = subprocess.run(
-                [*_COMMAND, *arguments], env=environment, capture_output=True, timeout=timeout, check=False, cwd="/"
-            )
-        except subprocess.TimeoutExpired:
-            raise MountFailedError(f"mscfs {arguments[0]} took longer than {timeout:g} s") from None
-        if done.returncode != 0:
-            raise MountFailedError((done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-1])
-        return done.stdout.decode()
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([*_COMMAND, *arguments], env=environment, cwd="/", start_new_session=True, **pipes)
+        # Interrupted, it leaves nothing mounted and nothing running; killed, it could not see to that.
+        with process, ending(process, signal.SIGINT):
+            try:
+                output, errors = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                raise MountFailedError(f"mscfs {arguments[0]} took longer than {timeout:g} s") from None
+        if process.returncode != 0:
+            raise MountFailedError((errors or output).strip().splitlines()[-1])
+        return output
 
     def _reads(self, environment: Mapping[str, str]) -> int:
         """How often the daemon was asked for a chunk so far."""
