@@ -24,10 +24,11 @@ from mscfs.errors import (
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
 from mscfs.providers.keys import check_directory_key, check_object_key, check_text, symlink_metadata
 from mscfs.providers.native import LARGEST_PUT, NativeClient, NotUnderstoodError
+from mscfs.providers.page import Page
 from mscfs.providers.s3_connection import S3Connection
 from mscfs.providers.s3_copy import LARGEST_COPY, copy_object
 from mscfs.providers.s3_errors import from_status
-from mscfs.providers.s3_listing import list_bucket
+from mscfs.providers.s3_listing import list_bucket, list_pages
 from mscfs.providers.s3_sdk import CONTENT_TYPE, SdkClient, describe_native, tag_of
 from mscfs.providers.s3_upload import S3Upload, part_size_for
 from mscfs.providers.sources import open_local, read_pieces
@@ -172,6 +173,11 @@ class S3Provider(StorageProvider):
         for entry in self._list(directory, delimiter="/"):
             if entry.key != directory:
                 yield entry
+
+    def list_pages(self, directory: str = "") -> Iterator[Page]:
+        check_text(directory, store=self.profile)
+        with self._connection.errors(directory):
+            yield from list_pages(self._connection.client, self._connection.bucket, self._prefix + directory)
 
     def has_directory(self, directory: str) -> bool:
         return next(self._list(directory, page_size=1), None) is not None

@@ -7,18 +7,25 @@ credentials, endpoints and errors works.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.sax.saxutils import unescape
 
 from botocore.parsers import ResponseParserError
 
+from mscfs.providers.page import Page, paginate
+from mscfs.providers.s3_pages import read_page
 from mscfs.types import ObjectMetadata, from_ns
 
 _EPOCH = from_ns(0)
 _PAGE = "Page"
+_END = b"ListBucketResult>"
+_MORE = re.compile(rb"<(?:\w+:)?IsTruncated[^>]*>\s*true\s*<")
+_TOKEN = re.compile(rb"<(?:\w+:)?NextContinuationToken[^>]*>([^<]+)<")
 
 
 def keep_pages(client: Any) -> None:
@@ -50,28 +57,57 @@ def list_bucket(
 
     With `delimiter`, what has it behind the prefix is given once, as a directory. Raises what boto3 raises.
     """
+    for body in _bodies(client, bucket, prefix, delimiter=delimiter, start_after=start_after, page_size=page_size):
+        yield from _entries(body, cut)
+
+
+def list_pages(client: Any, bucket: str, prefix: str) -> Iterator[Page]:
+    """What is directly below `prefix` (empty, or with its slash), in columns. Raises what boto3 raises."""
+    directory, cut = prefix.encode(), len(prefix)
+    for body in _bodies(client, bucket, prefix, delimiter="/"):
+        page = read_page(body, directory)
+        if page is not None:
+            yield page
+        else:
+            yield from paginate((entry for entry in _entries(body, cut) if entry.key), "", links=True)
+
+
+def _bodies(
+    client: Any, bucket: str, prefix: str, *, delimiter: str, start_after: str = "", page_size: int = 1000
+) -> Iterator[bytes]:
+    """The pages as they were sent."""
     chosen = {"Prefix": prefix, "Delimiter": delimiter, "StartAfter": start_after}
     parameters: dict[str, Any] = {name: value for name, value in chosen.items() if value}
     parameters |= {"Bucket": bucket, "EncodingType": "url", "MaxKeys": page_size}
     while True:
         try:
-            page = fromstring(client.list_objects_v2(**parameters)[_PAGE])  # noqa: S314 - expat stops known attacks
-        except (ParseError, KeyError) as error:
+            body = client.list_objects_v2(**parameters)[_PAGE]
+        except KeyError as error:
             raise ResponseParserError("not a listing") from error
-        namespace, brace, _ = page.tag.rpartition("}")
-        namespace += brace
-        encoded = page.findtext(f"{namespace}EncodingType") == "url"
-        yield from _objects(page, namespace, cut, encoded=encoded)
-        for element in page.iter(f"{namespace}CommonPrefixes"):
-            name = element.findtext(f"{namespace}Prefix") or ""
-            yield ObjectMetadata((unquote_plus(name) if encoded else name)[cut:], 0, _EPOCH, type="directory")
-        if page.findtext(f"{namespace}IsTruncated") != "true":
+        if not body.rstrip().endswith(_END):
+            raise ResponseParserError("not a whole listing")
+        yield body
+        if not _MORE.search(body):
             return
-        token = page.findtext(f"{namespace}NextContinuationToken")
-        if not token:
+        token = _TOKEN.search(body)
+        if token is None:
             raise ResponseParserError("no NextContinuationToken")
-        parameters["ContinuationToken"] = token
+        parameters["ContinuationToken"] = unescape(token[1].decode(), {"&quot;": '"', "&apos;": "'"})
         parameters.pop("StartAfter", None)
+
+
+def _entries(body: bytes, cut: int) -> Iterator[ObjectMetadata]:
+    try:
+        page = fromstring(body)  # noqa: S314 - expat stops known attacks
+    except ParseError as error:
+        raise ResponseParserError("not a listing") from error
+    namespace, brace, _ = page.tag.rpartition("}")
+    namespace += brace
+    encoded = page.findtext(f"{namespace}EncodingType") == "url"
+    yield from _objects(page, namespace, cut, encoded=encoded)
+    for element in page.iter(f"{namespace}CommonPrefixes"):
+        name = element.findtext(f"{namespace}Prefix") or ""
+        yield ObjectMetadata((unquote_plus(name) if encoded else name)[cut:], 0, _EPOCH, type="directory")
 
 
 def _objects(page: Element, namespace: str, cut: int, *, encoded: bool) -> Iterator[ObjectMetadata]:

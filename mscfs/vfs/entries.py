@@ -113,6 +113,10 @@ class Entries:
         """Whether the slot stands for something that the kernel may know."""
         return slot < len(self.names) and not (self.states[slot] & GONE and not self.lookups[slot])
 
+    def is_referred(self, slot: int) -> bool:
+        """Whether the kernel may hold a reference, or an inode."""
+        return bool(self.lookups[slot] or self.states[slot] & HELD)
+
     def refer(self, slot: int, count: int = 1) -> None:
         """The kernel took references."""
         if not self.lookups[slot]:

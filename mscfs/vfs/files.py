@@ -35,7 +35,7 @@ class Files(Changes):
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._check_writable()
         direct = bool(flags & os.O_DIRECT)
-        if (direct or not self.namespace.is_fresh(inode)) and not await self.namespace.revalidate(inode):
+        if (direct or not self.namespace.is_fresh(inode)) and not await self.namespace.revalidate(inode, alone=direct):
             raise OSError(errno.ESTALE, "the file changed since it was looked up")
         handle, keep = self._opened(inode, flags)
         if flags & os.O_TRUNC:

@@ -57,6 +57,7 @@ class Inode:
     """
 
     __slots__ = (
+        "asked",
         "cached_version",
         "change",
         "checked",
@@ -79,6 +80,7 @@ class Inode:
         "staging",
         "sticky",
         "users",
+        "walked",
         "writers",
     )  # fmt: skip
 
@@ -117,7 +119,16 @@ class Inode:
         """The latest listing that came to its end."""
         self.coming: Listing | None = None
         """The one under way."""
+        self.asked = 0
+        """Names that had to be asked for one by one since the directory was listed last."""
+        self.walked = -1
+        """Position in the listing of the sub-directory that was opened last."""
         self.lock = trio.Lock()
+
+    @property
+    def raw_name(self) -> bytes:
+        """The name as the kernel and the columns have it."""
+        return to_bytes(self.name)
 
     @property
     def is_directory(self) -> bool:
@@ -261,7 +272,7 @@ class InodeTable:
         entries, metadata = parent.entries, inode.metadata
         if entries is None or metadata is None:
             return
-        name = to_bytes(inode.name)
+        name = inode.raw_name
         slot, entry = entries.find(name), to_entry(metadata, name, links=False)
         if slot < 0:
             slot = entries.add(entry)
@@ -350,7 +361,7 @@ class InodeTable:
         entries, slot = place
         can_take = (
             entries.directory is inode.parent
-            and entries.find(to_bytes(inode.name)) == slot
+            and entries.find(inode.raw_name) == slot
             and inode.kind != stat.S_IFDIR
             and inode.staging is None
             and inode.overrides == NO_OVERRIDES
@@ -360,7 +371,7 @@ class InodeTable:
 
     def _fold(self, entries: Entries, inode: Inode, own: int | None) -> None:
         """The columns tell of an inode's name from now on."""
-        name = to_bytes(inode.name)
+        name = inode.raw_name
         slot = entries.find(name)
         if slot < 0:
             return

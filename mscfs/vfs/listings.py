@@ -43,6 +43,8 @@ class Listing:
         self.is_complete = False
         self.error: OSError | None = None
         self.pages = 0
+        self.limit = UNWANTED_PAGES
+        """Pages after which it ends unless somebody reads it."""
         self.skipped = 0
         self.example = b""
         """Keys that cannot be paths, and one of them."""
@@ -138,7 +140,7 @@ class Lister:
             listing.error = OSError(errno.EIO, "internal error")
         listing.pages += 1
         listing.moved()
-        if listing.error or (listing.pages >= UNWANTED_PAGES and not listing.wanted):
+        if listing.error or (listing.pages >= listing.limit and not listing.wanted):
             # Whoever wants the directory from now on begins anew.
             listing.directory.coming = None
             listing.scope.cancel()

@@ -20,6 +20,7 @@ from mscfs.providers.base import StorageProvider
 from mscfs.providers.page import DIRECTORY, MAYBE_LINK, Entry, Page, entries_of, to_entry
 from mscfs.types import ObjectMetadata, Version, from_ns
 from mscfs.vfs.entries import GONE, UNSURE, Entries
+from mscfs.vfs.foresight import Foresight
 from mscfs.vfs.inodes import Inode, InodeTable
 from mscfs.vfs.listings import Lister, Listing
 from mscfs.vfs.paths import is_valid_name, to_bytes, to_name
@@ -58,6 +59,9 @@ class Namespace:
         self._run_blocking = run_blocking
         self._clock = clock
         self._lister = Lister(transport, nursery, self, suspect=suspect)
+        self._foresight = Foresight(
+            table, self._begin, self._is_listed, asking_is_cheap=store.capabilities.real_directories
+        )
         self._serial = 0
         self._odd: dict[str, tuple[int, int]] = {}
         """For each directory that has any: its keys that cannot be paths, and its shadowed names."""
@@ -104,6 +108,12 @@ class Namespace:
 
     async def find(self, parent: Inode, name: str) -> Inode | tuple[Entries, int]:
         """The same, or the slot of a name that is known from a listing and needs no inode."""
+        known = await self._known(parent, name)
+        if known is None and await self._listed_instead(parent):
+            known = await self._known(parent, name)
+        return await self._ask_and_apply(parent, name) if known is None else known
+
+    async def _known(self, parent: Inode, name: str) -> Inode | tuple[Entries, int] | None:
         child = parent.children.get(name)
         if child is not None:
             if is_local(child) or self._is_fresh(child.checked):
@@ -115,23 +125,37 @@ class Namespace:
                 if not entries.states[slot] & UNSURE:
                     return entries, slot
                 await self._settle(entries, slot)
-                return await self.find(parent, name)
+                return await self._known(parent, name)
             if slot < 0 and self.absence(parent) > 0:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return await self._ask_and_apply(parent, name)
+        return None
+
+    async def _listed_instead(self, directory: Inode) -> bool:
+        """Whether a listing has answered what would have to be asked for one name."""
+        listing = self._foresight.asked(directory) if self.ttl > 0 else None
+        if listing is None or not self._is_fresh(listing.taken):
+            return False
+        await listing.end()
+        return listing.is_complete
 
     def absence(self, parent: Inode) -> float:
         """Seconds for which a name that is not known in a directory can be believed not to exist."""
         return 0.0 if parent.listing is None else self.remaining(parent.listing.taken)
 
-    async def revalidate(self, inode: Inode) -> bool:
-        """Ask the primary about a file now. False when the name no longer means this version: look it up again."""
+    async def revalidate(self, inode: Inode, *, alone: bool = False) -> bool:
+        """Ask the primary about a file now. False when the name no longer means this version: look it up again.
+
+        `alone`: no answer to a question that was asked for others will do.
+        """
         parent = inode.parent
         if parent is None or is_local(inode):
             return not inode.detached
         before = inode.metadata.version if inode.metadata else None
-        found = await self._ask_and_apply(parent, inode.name)
-        return found is inode and inode.metadata is not None and inode.metadata.version == before
+        if alone or not await self._listed_instead(parent) or not self.is_fresh(inode):
+            found = await self._ask_and_apply(parent, inode.name)
+            if found is not inode:
+                return False
+        return not inode.detached and inode.metadata is not None and inode.metadata.version == before
 
     def is_fresh(self, inode: Inode) -> bool:
         """Whether the primary vouched for the inode within the ttl, or the truth is here."""
@@ -153,6 +177,8 @@ class Namespace:
             # It began too long ago to be believed, and only one can be under way.
             await directory.coming.end()
         listing.wanted = True
+        if self.ttl > 0:
+            self._foresight.opened(directory)
         return listing
 
     async def settle_links(self, entries: Entries, slots: Iterable[int]) -> None:
@@ -257,6 +283,9 @@ class Namespace:
         self._lister.run(listing)
         return listing
 
+    def _is_listed(self, directory: Inode) -> bool:
+        return directory.coming is not None or self.absence(directory) > 0
+
     def take(self, listing: Listing, page: Page) -> None:
         """A page of a listing has come."""
         directory = listing.directory
@@ -345,6 +374,10 @@ class Namespace:
 
     def ended(self, listing: Listing) -> None:
         """A listing is over: inodes that had to wait for it may go."""
+        if listing.is_complete:
+            listing.directory.asked = 0
+        elif listing.pages >= listing.limit:
+            self._foresight.given_up(listing.directory)
         for child in list(listing.directory.children.values()):
             self.table.drop_if_idle(child)
         self.table.drop_if_idle(listing.directory)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from mscfs.providers.memory import MemoryProvider
 from mscfs.providers.page import DIRECTORY, FILE, MAYBE_LINK, SYMLINK, Detail, Entry, PageBuilder
 from mscfs.types import ObjectMetadata, from_ns
 from mscfs.vfs.entries import BLOCK, Entries
@@ -225,7 +226,7 @@ class Model(RuleBasedStateMachine):
         self.now, self.store = 0.0, {}
         self.table = InodeTable()
         self.namespace = Namespace(
-            self.table, None, None, None, None, ttl=1000, clock=lambda: self.now, suspect=lambda _: None
+            self.table, MemoryProvider(profile="p", options={"base_path": "model"}), None, None, None, ttl=1000, clock=lambda: self.now, suspect=lambda _: None
         )
         self.root = self.table.root
         self.held: dict[int, int] = {}
