@@ -303,7 +303,7 @@ class Namespace:
     def _take_entry(self, listing: Listing, entries: Entries, entry: Entry) -> None:
         directory, name = listing.directory, to_name(entry.name)
         slot, child = entries.find(entry.name), directory.children.get(name)
-        if slot >= 0 and child is None and entries.is_new(slot):
+        if slot >= 0 and entries.is_new(slot) and (child is None or child.change <= listing.serial):
             # It was told of before. An object and a directory of one name: the directory is shown (N2).
             if (entries.kinds[slot] == DIRECTORY) != (entry.kind == DIRECTORY):
                 listing.shadowed += 1

@@ -225,8 +225,9 @@ class Model(RuleBasedStateMachine):
     def begin(self) -> None:
         self.now, self.store = 0.0, {}
         self.table = InodeTable()
+        store = MemoryProvider(profile="p", options={"base_path": "model"})
         self.namespace = Namespace(
-            self.table, MemoryProvider(profile="p", options={"base_path": "model"}), None, None, None, ttl=1000, clock=lambda: self.now, suspect=lambda _: None
+            self.table, store, None, None, None, ttl=1000, clock=lambda: self.now, suspect=lambda _: None
         )
         self.root = self.table.root
         self.held: dict[int, int] = {}
