@@ -120,7 +120,7 @@ class Lister:
             self._suspect(error.store)
             listing.error = error
         except Exception:
-            log.exception("a bug in the listing of %r: it failed", directory.key)
+            log.exception("a bug in the listing of %r", directory.key)
             listing.error = OSError(errno.EIO, "internal error")
         finally:
             if not listing.has_ended:
@@ -136,7 +136,7 @@ class Lister:
         try:
             self._receiver.take(listing, page)
         except Exception:
-            log.exception("a bug in the listing of %r: it ends here", listing.directory.key)
+            log.exception("a bug in the listing of %r", listing.directory.key)
             listing.error = OSError(errno.EIO, "internal error")
         listing.pages += 1
         listing.moved()

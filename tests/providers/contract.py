@@ -31,6 +31,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.providers.base import StorageProvider
+from mscfs.providers.page import MAYBE_LINK, entries_of
 from mscfs.types import ByteRange, ObjectMetadata, Version
 from tests.providers.sources import PiecesReader, failing_reader
 
@@ -678,6 +679,25 @@ class ListContract:
         assert entries["d/1"].content_length == 2
         assert entries["d/1"].version == provider.head("d/1").version
         assert len(list(provider.list_directory("d/"))) == 5
+
+    def test_pages_tell_what_list_directory_tells(self, provider: StorageProvider) -> None:
+        for key in ("d/plain", "d/a b+c%20d&e#f", "d/日本語", "d/sub/x", "d/empty", "dd/1"):
+            provider.put(key, b"" if key.endswith("empty") else key.encode())
+        provider.make_directory("d/")
+        entries = {entry.key: entry for entry in provider.list_directory("d/")}
+        paged = {
+            entry.metadata("d/").key: entry for page in provider.list_pages("d/") for entry in entries_of(page)
+        }  # fmt: skip
+        assert sorted(paged) == sorted(entries)
+        for key, entry in paged.items():
+            told, expected = entry.metadata("d/"), entries[key]
+            assert (told.type, told.version, told.metadata) == (expected.type, expected.version, expected.metadata)
+            assert (told.version.content_hash, told.mode) == (expected.version.content_hash, expected.mode)
+            if not told.is_directory:
+                assert told.version.modified_ns == expected.version.modified_ns
+        may_be_link = paged["d/empty"].kind == MAYBE_LINK
+        assert may_be_link == (not provider.capabilities.real_directories and entries["d/empty"].metadata is None)
+        assert [page.names for page in provider.list_pages("no/such/") if page.names] == []
 
     def test_N2_a_and_a_slash_b_are_both_listed(self, provider: StorageProvider) -> None:
         if provider.capabilities.real_directories:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -151,7 +152,16 @@ class DirectoryStore(StorageProvider):
     def _unused(self, *arguments: Any, **options: Any) -> Any:
         raise NotImplementedError
 
-    start_upload = copy = list = list_directory = make_directory = remove_directory = set_metadata = _unused
+    def list_directory(self, directory: str = "") -> Iterator[ObjectMetadata]:
+        """Enough names for some pages; `dies` ends the process in the middle, once."""
+        for number in range(2500):
+            yield ObjectMetadata(f"{directory}{number:05}", number, from_ns(0), tag="t")
+            if number == 1500 and directory == "dies/":
+                with suppress(FileExistsError):
+                    (self.root / "died").mkdir()
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    start_upload = copy = list = make_directory = remove_directory = set_metadata = _unused
 
 
 class _Reader(ObjectReader):

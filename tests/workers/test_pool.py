@@ -201,6 +201,30 @@ async def test_uploads_and_downloads_go_through_files(store, cache, memory, tmp_
             await pool.upload("a/\udcff", staged, expected=Version(1, "other"))
 
 
+@pytest.mark.parametrize("directory", ["d/", "dies/"])
+async def test_a_listing_comes_in_pages_also_when_its_worker_dies(store, cache, memory, directory):
+    pages = []
+    async with running(make_pool(store, cache, memory)) as pool:
+        assert await pool.list_directory(directory, pages.append) == []
+    names = {name for page in pages for name in page.names}
+    assert names == {b"%05d" % number for number in range(2500)}
+    assert max(len(page.names) for page in pages) == 1000
+
+
+async def test_a_listing_nobody_waits_for_is_given_up(store, cache, memory):
+    pages = []
+    async with running(make_pool(store, cache, memory)) as pool:
+        with trio.CancelScope() as scope:
+
+            def first(page):
+                pages.append(page)
+                scope.cancel()
+
+            await pool.list_directory("d/", first)
+        assert scope.cancelled_caught
+        await pool.list_directory("d/", lambda _: None)
+
+
 async def test_a_step_replicates(store, cache, memory, tmp_path):
     (tmp_path / "near").mkdir()
     store.put("a", [CONTENT])
