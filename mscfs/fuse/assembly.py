@@ -128,7 +128,9 @@ def assemble(
         deadline=options.read_deadline,
         on_summary=on_summary,
     )
-    uploads = Uploads(manager, journal, transport, namespace, area, run_blocking, on_wishes=replicator.wake)
+    uploads = Uploads(
+        manager, journal, transport, namespace, area, run_blocking, nursery=nursery, on_wishes=replicator.wake
+    )
     filesystem = Filesystem(
         manager=manager,
         journal=journal,

@@ -200,7 +200,7 @@ async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: 
         serving.start_soon(main_loop)
         await mount.wait_stop()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + shutdown_timeout) as deadline:
-            failed = await mount.parts.filesystem.flush_all()
+            failed = await mount.parts.filesystem.finish()
             if failed:
                 log.error("%d files could not be uploaded and stay staged; the first: %r", len(failed), failed[0])
             if not ended.is_set():

@@ -1,9 +1,12 @@
 """The journal: what must happen even after kill -9 or a reboot."""
 
 from mscfs.journal.entries import (
+    BegunUpload,
     ClaimedWish,
+    FinishedUpload,
     Lag,
     PendingDelete,
+    PendingParts,
     PendingRename,
     PendingUpload,
     UploadMode,
@@ -14,10 +17,13 @@ from mscfs.journal.journal import Journal
 from mscfs.journal.process import is_alive, process_token
 
 __all__ = [
+    "BegunUpload",
     "ClaimedWish",
+    "FinishedUpload",
     "Journal",
     "Lag",
     "PendingDelete",
+    "PendingParts",
     "PendingRename",
     "PendingUpload",
     "UploadMode",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,6 +51,24 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
+class BegunUpload:
+    """Staged content that is about to be sent; see `Journal.begin_upload`."""
+
+    key: str
+    staging: Path
+    mode: UploadMode
+    base: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedUpload:
+    """An upload that the primary holds; see `Journal.finish_upload`."""
+
+    row: int
+    wishes: Sequence[Wish] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PendingUpload:
     """Staged content on its way. `base` is the version it was made from (mode `update`)."""
 
@@ -59,6 +78,15 @@ class PendingUpload:
     mode: UploadMode
     base: Version | None
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingParts:
+    """An upload in parts on the primary, by its token there."""
+
+    id: int
+    key: str
+    token: str
 
 
 @dataclass(frozen=True, slots=True)

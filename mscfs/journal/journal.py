@@ -1,9 +1,10 @@
-"""The journal of one profile: five tables in one SQLite file, in the profile's state directory.
+"""The journal of one profile: six tables in one SQLite file, in the profile's state directory.
 
 - `wishes`: "make replica R hold key K as the primary holds it now". A wanted state, not an event: one row for each
   (R, K), and carrying it out twice is harmless.
 - `hidden`: the copies that replicas keep of objects deleted here.
 - `uploads`: staged content that the primary does not hold yet.
+- `parts`: uploads in parts under way, which somebody must abort if their process does not live to end them.
 - `deletes`: names taken away on the mount whose object the primary still holds.
 - `renames`: server-side copy and delete under way.
 
@@ -21,16 +22,19 @@ import operator
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
 from mscfs.journal.database import Database
 from mscfs.journal.entries import (
+    BegunUpload,
     ClaimedWish,
+    FinishedUpload,
     Lag,
     PendingDelete,
+    PendingParts,
     PendingRename,
     PendingUpload,
     UploadMode,
@@ -39,7 +43,7 @@ from mscfs.journal.entries import (
 from mscfs.journal.process import is_alive, process_token
 from mscfs.types import Version
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
 
@@ -54,6 +58,8 @@ CREATE TABLE IF NOT EXISTS hidden (
 CREATE TABLE IF NOT EXISTS uploads (
   id INTEGER PRIMARY KEY, key BLOB NOT NULL, staging BLOB NOT NULL, mode TEXT NOT NULL, base TEXT,
   created REAL NOT NULL, owner TEXT NOT NULL, problem TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS parts (
+  id INTEGER PRIMARY KEY, key BLOB NOT NULL, token TEXT NOT NULL, owner TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS deletes (
   key BLOB PRIMARY KEY, version TEXT, created REAL NOT NULL, owner TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS renames (
@@ -243,20 +249,36 @@ class Journal:
 
         Survives kill -9, not a power cut: nothing was acknowledged yet. `keep_upload` makes it last.
         """
-        with self._database.transaction(durable=False) as connection:
-            cursor = connection.execute(
-                "INSERT INTO uploads (key, staging, mode, base, created, owner) VALUES (?, ?, ?, ?, ?, ?)",
-                (_blob(key), os.fsencode(staging), mode, _stamp(base), self._clock(), process_token()),
-            )
-            return int(cursor.lastrowid or 0)
+        return self.record([BegunUpload(key, staging, mode, base)])[0]
 
     def finish_upload(self, upload: int, wishes: Iterable[Wish]) -> None:
         """The primary holds it: the upload goes and the wishes to replicate come, in one step (W2)."""
-        wishes = list(wishes)
+        self.record([FinishedUpload(upload, list(wishes))])
+
+    def record(self, entries: Sequence[BegunUpload | FinishedUpload]) -> list[int]:
+        """Begin and finish uploads, all in one transaction. Returns the row of each."""
         # A finish without wishes that a power cut takes back is found out by comparing with the primary.
-        with self._database.transaction(durable=bool(wishes)) as connection:
-            connection.execute("DELETE FROM uploads WHERE id = ?", (upload,))
-            self._insert_wishes(connection, wishes)
+        durable = any(isinstance(entry, FinishedUpload) and entry.wishes for entry in entries)
+        with self._database.transaction(durable=durable) as connection:
+            return [self._record(connection, entry) for entry in entries]
+
+    def _record(self, connection: Connection, entry: BegunUpload | FinishedUpload) -> int:
+        if isinstance(entry, FinishedUpload):
+            connection.execute("DELETE FROM uploads WHERE id = ?", (entry.row,))
+            self._insert_wishes(connection, list(entry.wishes))
+            return entry.row
+        cursor = connection.execute(
+            "INSERT INTO uploads (key, staging, mode, base, created, owner) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                _blob(entry.key),
+                os.fsencode(entry.staging),
+                entry.mode,
+                _stamp(entry.base),
+                self._clock(),
+                process_token(),
+            ),
+        )
+        return int(cursor.lastrowid or 0)
 
     def drop_upload(self, upload: int) -> None:
         """Forget an upload that will not be sent (its error was reported, its content is still staged or given up)."""
@@ -275,6 +297,24 @@ class Journal:
             PendingUpload(row[0], _key(row[1]), Path(os.fsdecode(row[2])), row[3], Version.from_stamp(row[4]), row[5])
             for row in rows
         ]
+
+    def begin_parts(self, key: str, token: str) -> int:
+        """An upload in parts was begun on the primary. Returns the row to finish. Survives kill -9, not a power cut."""
+        with self._database.transaction(durable=False) as connection:
+            cursor = connection.execute(
+                "INSERT INTO parts (key, token, owner) VALUES (?, ?, ?)", (_blob(key), token, process_token())
+            )
+            return int(cursor.lastrowid or 0)
+
+    def finish_parts(self, row: int) -> None:
+        """The upload is complete or aborted."""
+        with self._database.transaction(durable=False) as connection:
+            connection.execute("DELETE FROM parts WHERE id = ?", (row,))
+
+    def parts(self, *, orphaned: bool = False) -> list[PendingParts]:
+        """Uploads in parts under way. With `orphaned` those whose process is gone: they are this process's now."""
+        rows = self._rows("parts", "id", "id, key, token", orphaned=orphaned)
+        return [PendingParts(row[0], _key(row[1]), row[2]) for row in rows]
 
     # -- deletes and renames --------------------------------------------------------------------------------------
 

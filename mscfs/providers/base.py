@@ -9,6 +9,7 @@ and connection pools are made lazily and keyed by process id.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mscfs.errors import IntegrityError, NotFoundError, UnsupportedError
+from mscfs.errors import IntegrityError, NotFoundError, UnsupportedError, from_oserror
 from mscfs.providers.page import Page, paginate
 from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
 
@@ -38,6 +39,8 @@ class Capabilities:
     """`set_posix_attributes` keeps mode, owner and times (`file`)."""
     binary_keys: bool = False
     """Keys that are not UTF-8 (surrogate-escaped in str) round-trip."""
+    streaming: bool = True
+    """Sending parts before the last byte is known is worth while; not where a put is a copy on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,25 @@ def source_size(source: Source) -> int:
 class MultipartUpload(ABC):
     """An object that is sent in parts and appears as a whole, or not at all."""
 
+    token: str = ""
+    """What `StorageProvider.abort_upload` needs, should this process not live to end the upload. Empty where nothing
+    stays behind then.
+    """
+
     @abstractmethod
     def put_part(self, number: int, data: bytes | memoryview) -> None:
         """Send part `number` (from 1). Parts may be sent in any order and from several threads."""
+
+    def put_slice(self, number: int, path: Path, part: ByteRange) -> None:
+        """Send a part that lies in a local file, which keeps these bytes until `complete` has returned."""
+        try:
+            with path.open("rb") as file:
+                data = os.pread(file.fileno(), part.size, part.offset)
+        except OSError as error:
+            raise from_oserror(error) from error
+        if len(data) < part.size:
+            raise IntegrityError(f"local file {path} is shorter than the part")
+        self.put_part(number, data)
 
     @abstractmethod
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
@@ -178,6 +197,9 @@ class StorageProvider(ABC):
         self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
     ) -> MultipartUpload:
         """Begin an upload in parts (each but the last at least 5 MiB, at most 10,000)."""
+
+    def abort_upload(self, key: str, token: str) -> None:  # noqa: B027 - where nothing stays behind
+        """Throw away the parts of an upload whose process is gone; harmless when it ended well."""
 
     @abstractmethod
     def copy(

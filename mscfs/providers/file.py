@@ -41,7 +41,7 @@ class FileProvider(StorageProvider):
     lost, and a copy is then judged by its time, which is its primary's.
     """
 
-    capabilities = Capabilities(real_directories=True, posix_attributes=True, binary_keys=True)
+    capabilities = Capabilities(real_directories=True, posix_attributes=True, binary_keys=True, streaming=False)
 
     def __init__(
         self,

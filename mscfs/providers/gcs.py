@@ -27,7 +27,7 @@ from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, So
 from mscfs.providers.gcs_connection import PUBLIC_ENDPOINT, GcsConnection
 from mscfs.providers.gcs_native import native_client
 from mscfs.providers.gcs_transfer import GcsReader, as_file
-from mscfs.providers.gcs_upload import ComposedUpload, is_part
+from mscfs.providers.gcs_upload import ComposedUpload, delete_parts, is_part
 from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
 from mscfs.providers.native import LARGEST_PUT, NotUnderstoodError
 from mscfs.providers.presence import BucketPresence
@@ -136,6 +136,10 @@ class GcsProvider(StorageProvider):
             prefix=self._prefix,
             describe=self._describe,
         )
+
+    def abort_upload(self, key: str, token: str) -> None:
+        if is_part(token):
+            delete_parts(self._connection, token)
 
     def copy(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False

@@ -54,7 +54,7 @@ class ComposedUpload(MultipartUpload):
         self._key = key
         self._target = target
         self._describe = describe
-        self._directory = f"{prefix}{PARTS_DIRECTORY}{uuid.uuid4().hex}/"
+        self._directory = self.token = f"{prefix}{PARTS_DIRECTORY}{uuid.uuid4().hex}/"
         self._parts: dict[int, str] = {}
         self._temporary: set[str] = set()
         self._lock = threading.Lock()
@@ -92,17 +92,7 @@ class ComposedUpload(MultipartUpload):
         with self._lock:
             names, self._temporary = sorted(self._temporary), set()
             self._parts.clear()
-        if names:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                failures = [error for error in pool.map(self._delete, names) if error is not None]
-            if failures:
-                _logger.warning(
-                    "%s: %d temporary objects below %s stay behind: %s",
-                    self._connection.profile,
-                    len(failures),
-                    self._directory,
-                    failures[0].message,
-                )
+        delete_parts(self._connection, self._directory, names)
 
     def _join(self, names: Sequence[str]) -> str:
         """Compose some parts into a larger temporary object."""
@@ -121,12 +111,35 @@ class ComposedUpload(MultipartUpload):
             retry=None,
         )
 
-    def _delete(self, name: str) -> StorageError | None:
-        try:
-            with self._connection.errors(name):
-                self._connection.bucket.blob(name).delete(timeout=self._connection.timeout, retry=None)
-        except NotFoundError:
-            return None
-        except StorageError as error:
-            return error
+
+def delete_parts(connection: GcsConnection, directory: str, names: Sequence[str] | None = None) -> None:
+    """Delete temporary objects: those named, or all below the directory of one upload."""
+    if names is None:
+        with connection.errors(directory):
+            listing = connection.client.list_blobs(
+                connection.bucket_name, prefix=directory, timeout=connection.timeout, retry=None
+            )
+            names = [blob.name for blob in listing]
+    if not names:
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        failures = [error for error in pool.map(lambda name: _delete(connection, name), names) if error is not None]
+    if failures:
+        _logger.warning(
+            "%s: %d temporary objects below %s stay behind: %s",
+            connection.profile,
+            len(failures),
+            directory,
+            failures[0].message,
+        )
+
+
+def _delete(connection: GcsConnection, name: str) -> StorageError | None:
+    try:
+        with connection.errors(name):
+            connection.bucket.blob(name).delete(timeout=connection.timeout, retry=None)
+    except NotFoundError:
         return None
+    except StorageError as error:
+        return error
+    return None

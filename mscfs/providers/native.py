@@ -27,6 +27,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.providers.base import ObjectReader, Source
+from mscfs.providers.store_clock import StoreClock
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 PIECE = 256 << 10
@@ -103,6 +104,7 @@ class NativeClient:
         self._credentials_failure: StorageError | None = None
         self._pin = pin
         self._store: Any = None
+        self._clock = StoreClock()
 
     def serves(self, key: str) -> bool:
         """Whether this process can use obstore, and obstore can name this key."""
@@ -151,24 +153,31 @@ class NativeClient:
         if_absent: bool = False,
         expected: Version | None = None,
     ) -> ObjectMetadata:
-        """As `StorageProvider.put`. Asks for the time of the new object in a second request."""
+        """As `StorageProvider.put`. Asks for the time of the new object only where the store's clock is not known."""
         import obstore  # noqa: PLC0415 - loaded when first used
 
         mode: Any = "create" if if_absent else "overwrite"
         if expected is not None:
             mode = {self._pin: self._pinned(expected)}
         attributes = {"Content-Type": content_type, **(metadata or {})}
+        began = self._clock.monotonic()
         with self.errors(key, if_absent=if_absent, replacing=expected is not None):
             result = obstore.put(
                 self._opened(), self._prefix + key, body, attributes=attributes, mode=mode, use_multipart=False
             )
-        size = memoryview(body).nbytes
-        try:
-            return self.head(key, expected=Version(size, (result[self._pin] or "").strip('"')))
-        except StorageError:
-            # The object is stored, whoever replaced it or whatever failed since.
-            meta = {"path": self._prefix + key, "size": size, "last_modified": datetime.now(UTC), **result}
-            return self._describe(key, meta, attributes)
+        size, tag = memoryview(body).nbytes, (result[self._pin] or "").strip('"')
+        moment = self._clock.now() if tag else None
+        if moment is None:
+            try:
+                written = self.head(key, expected=Version(size, tag))
+            except StorageError:
+                # The object is stored, whoever replaced it or whatever failed since.
+                moment = datetime.now(UTC)
+            else:
+                self._clock.learn(began, written.last_modified)
+                return written
+        meta = {"path": self._prefix + key, "size": size, "last_modified": moment, **result}
+        return self._describe(key, meta, attributes)
 
     @contextmanager
     def errors(self, key: str, *, if_absent: bool = False, replacing: bool = False) -> Iterator[None]:

@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from mscfs.config.values import RetryConfig
@@ -26,7 +27,7 @@ from mscfs.errors import (
 from mscfs.providers.base import MultipartUpload, ObjectReader, Source, Space, StorageProvider
 from mscfs.providers.checksum import Checksum, matches
 from mscfs.providers.page import Page
-from mscfs.providers.sources import read_pieces
+from mscfs.providers.sources import read_pieces, read_slice
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,9 @@ class RetryingProvider(StorageProvider):
     ) -> MultipartUpload:
         upload = self.change(lambda: self.inner.start_upload(key, metadata=metadata, content_type=content_type))
         return _RetryingUpload(self, upload, key, metadata or {})
+
+    def abort_upload(self, key: str, token: str) -> None:
+        self.change(lambda: self.inner.abort_upload(key, token))
 
     def copy(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
@@ -302,15 +306,22 @@ class _RetryingUpload(MultipartUpload):
         self._upload = upload
         self._key = key
         self._metadata = metadata
-        self._sent: dict[int, Checksum] = {}
+        self.token = upload.token
+        self._sent: dict[int, Callable[[], Checksum]] = {}
 
     def put_part(self, number: int, data: bytes | memoryview) -> None:
-        self._sent[number] = Checksum.of([data])
+        checksum = Checksum.of([data])
+        self._sent[number] = lambda: checksum
         self._provider.change(lambda: self._upload.put_part(number, data))
+
+    def put_slice(self, number: int, path: Path, part: ByteRange) -> None:
+        # The file is read again in the rare case that somebody asks what was sent.
+        self._sent[number] = lambda: Checksum.of(read_slice(path, part, store=self._provider.profile, key=self._key))
+        self._provider.change(lambda: self._upload.put_slice(number, path, part))
 
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
         def find() -> ObjectMetadata | None:
-            sent = [self._sent[number] for number in sorted(self._sent)]
+            sent = [self._sent[number]() for number in sorted(self._sent)]
             return self._provider.find_stored(self._key, sent, self._metadata, new=if_absent)
 
         # Of an upload that is complete a store says that it knows none: any error but a passing one is doubtful.

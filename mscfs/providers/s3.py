@@ -124,6 +124,9 @@ class S3Provider(StorageProvider):
         self._check_metadata(metadata)
         return self._start_upload(key, metadata, content_type)
 
+    def abort_upload(self, key: str, token: str) -> None:
+        self._sdk.abort_upload(key, token)
+
     def copy(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
     ) -> ObjectMetadata:

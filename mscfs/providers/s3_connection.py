@@ -68,12 +68,16 @@ class S3Connection:
     @property
     def endpoint(self) -> str:
         """The configured endpoint without what may be secret in it; empty for that of AWS."""
+        if not self._url:
+            return ""
+        parts = urlsplit(self._url)
+        return parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
+
+    @property
+    def _url(self) -> str:
         options = self._options
         url = options.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if not url:
-            return ""
-        parts = urlsplit(str(url))
-        return parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
+        return str(url or "")
 
     @property
     def client(self) -> Any:
@@ -212,6 +216,9 @@ class S3Connection:
             for name in ("request_checksum_calculation", "response_checksum_validation")
             if name in options
         }
+        if self._url.startswith("http:") and "AWS_REQUEST_CHECKSUM_CALCULATION" not in os.environ:
+            # There a body is signed with its SHA-256: a CRC beside it costs time and finds nothing more.
+            given.setdefault("request_checksum_calculation", "when_required")
         return Config(
             connect_timeout=float(options.get("connect_timeout", _TIMEOUT)),
             read_timeout=float(options.get("read_timeout", _TIMEOUT)),

@@ -25,6 +25,7 @@ from mscfs.providers.s3_connection import S3Connection
 from mscfs.providers.s3_errors import is_status
 from mscfs.providers.slices import FileSlice
 from mscfs.providers.sources import open_local, read_pieces
+from mscfs.providers.store_clock import StoreClock
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 CONTENT_TYPE = "application/octet-stream"
@@ -41,6 +42,7 @@ class SdkClient:
         self.connection = connection
         self._prefix = prefix
         self._conditional = conditional
+        self._clock = StoreClock()
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         """As `StorageProvider.get`."""
@@ -85,7 +87,7 @@ class SdkClient:
             "ContentType": content_type,
             "Metadata": dict(metadata or {}),
         }
-        store = self.connection.profile
+        store, began = self.connection.profile, self._clock.monotonic()
         with self.connection.errors(key, if_absent=if_absent, replacing=expected is not None):
             if isinstance(source, Path):
                 with open_local(source, store=store, key=key) as (file, size):
@@ -95,17 +97,45 @@ class SdkClient:
                 content = b"".join(read_pieces(source, store=store, key=key))
                 size = len(content)
                 answer = self.connection.client.put_object(**request, Body=content)
-        return self.confirm(key, size, answer, request)
+        return self.confirm(key, size, answer, request, began=began)
 
-    def confirm(self, key: str, size: int, answer: Mapping[str, Any], request: Mapping[str, Any]) -> ObjectMetadata:
-        """The metadata of an object just stored. The answer to a write does not tell its time: a HEAD does."""
-        try:
-            return self.head(key, expected=Version(size, tag_of(answer)))
-        except StorageError:
-            # The object is stored, whoever replaced it or whatever failed since.
-            told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-            now = parsedate_to_datetime(told) if told else datetime.now(UTC)
-            return describe(key, {**request, **answer, "ContentLength": size, "LastModified": now})
+    def abort_upload(self, key: str, token: str) -> None:
+        """As `StorageProvider.abort_upload`; the token is S3's UploadId."""
+        with self.connection.errors(key):
+            try:
+                self.connection.client.abort_multipart_upload(**self.named(key), UploadId=token)
+            except Exception as error:
+                if not is_status(error, 404):
+                    raise
+
+    def confirm(
+        self,
+        key: str,
+        size: int,
+        answer: Mapping[str, Any],
+        request: Mapping[str, Any],
+        *,
+        began: float | None = None,
+    ) -> ObjectMetadata:
+        """The metadata of an object just stored. The answer to a write does not tell its time: the store's clock does.
+
+        A HEAD tells where that is not known; the clock is learned from what was written in one request that `began`
+        at that time (monotonic).
+        """
+        tag = tag_of(answer)
+        moment = self._clock.now() if tag else None
+        if moment is None:
+            try:
+                written = self.head(key, expected=Version(size, tag))
+            except StorageError:
+                # The object is stored, whoever replaced it or whatever failed since.
+                told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+                moment = parsedate_to_datetime(told) if told else datetime.now(UTC)
+            else:
+                if began is not None:
+                    self._clock.learn(began, written.last_modified)
+                return written
+        return describe(key, {**request, **answer, "ContentLength": size, "LastModified": moment})
 
     def named(self, key: str) -> dict[str, str]:
         """The arguments that name an object."""

@@ -14,12 +14,13 @@ from mscfs.config.values import MIB
 from mscfs.errors import StorageError
 from mscfs.providers.base import MultipartUpload, Source
 from mscfs.providers.s3_sdk import SdkClient
-from mscfs.providers.slices import FileSlice
+from mscfs.providers.slices import FileSlice, WholeBody
 from mscfs.providers.sources import open_local, read_parts
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 MAX_PARTS = 10_000
 _SMALLEST_PART = 5 * MIB
+_LARGEST_IN_MEMORY = 16 * MIB
 _logger = logging.getLogger(__name__)
 
 
@@ -37,13 +38,21 @@ class S3Upload(MultipartUpload):
         with self._connection.errors(key):
             upload = self._connection.client.create_multipart_upload(**sdk.named(key), **created)
         self._created = created
-        self._upload = {**sdk.named(key), "UploadId": upload["UploadId"]}
+        self.token = str(upload["UploadId"])
+        self._upload = {**sdk.named(key), "UploadId": self.token}
         self._parts: dict[int, tuple[str, int]] = {}
         self._lock = threading.Lock()
         self._is_open = True
 
     def put_part(self, number: int, data: bytes | memoryview) -> None:
-        self._put(number, bytes(data), len(data))
+        self._put(number, WholeBody(data), len(data))
+
+    def put_slice(self, number: int, path: Path, part: ByteRange) -> None:
+        with open_local(path, store=self._connection.profile, key=self._key) as (file, _):
+            content = FileSlice(file.fileno(), part)
+            # It is hashed and then sent: what is not too large is read once.
+            body = WholeBody(content.read_all()) if part.size <= _LARGEST_IN_MEMORY else content
+            self._put(number, body, part.size)
 
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
         if not self._parts:
@@ -64,8 +73,7 @@ class S3Upload(MultipartUpload):
             return
         self._is_open = False
         try:
-            with self._connection.errors(self._key):
-                self._connection.client.abort_multipart_upload(**self._upload)
+            self._sdk.abort_upload(self._key, self.token)
         except StorageError as error:
             _logger.warning("%s: parts of %s stay behind: %s", self._connection.profile, self._key, error.message)
 
@@ -104,7 +112,7 @@ class S3Upload(MultipartUpload):
 
         _in_parallel(copy, list(_cut(size, part_size)), threads)
 
-    def _put(self, number: int, body: bytes | FileSlice, size: int) -> None:
+    def _put(self, number: int, body: WholeBody | FileSlice, size: int) -> None:
         with self._connection.errors(self._key):
             answer = self._connection.client.upload_part(**self._upload, PartNumber=number, Body=body)
         self._sent(number, answer["ETag"], size)

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from mscfs.errors import IntegrityError, StorageError, from_oserror
 from mscfs.providers.base import ObjectReader, Source, source_size
+from mscfs.providers.slices import FileSlice
+from mscfs.types import ByteRange
 
 PIECE_SIZE = 1 << 20
 
@@ -57,6 +59,14 @@ def read_pieces(source: Source, *, store: str, key: str) -> Iterator[bytes | mem
                 yield piece
     else:
         yield source
+
+
+def read_slice(path: Path, part: ByteRange, *, store: str, key: str) -> Iterator[bytes]:
+    """A part of a local file, in pieces; IntegrityError when the file is shorter."""
+    with open_local(path, store=store, key=key) as (file, _):
+        content = FileSlice(file.fileno(), part)
+        while piece := content.read(PIECE_SIZE):
+            yield piece
 
 
 def read_parts(source: Source, part_size: int, *, store: str, key: str) -> Iterator[bytes | memoryview]:

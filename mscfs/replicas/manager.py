@@ -328,6 +328,10 @@ class ReplicaManager(StorageProvider):
         upload = self.primary.start_upload(key, metadata=metadata, content_type=content_type)
         return ReplicatedUpload(upload, self._replicate)
 
+    def abort_upload(self, key: str, token: str) -> None:
+        """Throw away the parts of an upload to the primary."""
+        self.primary.abort_upload(key, token)
+
     def copy(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
     ) -> ObjectMetadata:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from mscfs.providers.base import MultipartUpload
-from mscfs.types import ObjectMetadata, Version
+from mscfs.types import ByteRange, ObjectMetadata, Version
 
 
 class ReplicatedUpload(MultipartUpload):
@@ -14,10 +15,15 @@ class ReplicatedUpload(MultipartUpload):
     def __init__(self, upload: MultipartUpload, replicate: Callable[[ObjectMetadata], None]) -> None:
         self._upload = upload
         self._replicate = replicate
+        self.token = upload.token
 
     def put_part(self, number: int, data: bytes | memoryview) -> None:
         """Send a part to the primary."""
         self._upload.put_part(number, data)
+
+    def put_slice(self, number: int, path: Path, part: ByteRange) -> None:
+        """Send a part that lies in a local file to the primary."""
+        self._upload.put_slice(number, path, part)
 
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
         """Make the object appear on the primary and record the wishes."""

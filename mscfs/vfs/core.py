@@ -67,6 +67,7 @@ class Core:
         self._page_cache = page_cache
         self._read_only = read_only
         self._on_wishes = on_wishes
+        self._is_ending = False
 
     def _directory(self, number: int) -> Inode:
         inode = self._table[number]
@@ -91,6 +92,8 @@ class Core:
     def _check_writable(self) -> None:
         if self._read_only:
             raise ReadOnlyError("the mount is read-only")
+        if self._is_ending:
+            raise OSError(errno.ESHUTDOWN, "the mount is ending")
 
     def _check_name(self, name: str) -> None:
         if len(to_bytes(name)) > NAME_MAX:

@@ -97,11 +97,16 @@ class Files(Changes):
     async def write(self, handle_number: int, offset: int, data: bytes) -> int:
         """Write to the staging file; ENOSPC here when there is no room."""
         inode = self.handles.file(handle_number).inode
+        self._check_writable()
         async with inode.lock:
             staging = await self._staging(inode)
             self._area.reserve(staging, offset + len(data))
             written = staging.write(offset, data)
-        inode.overrides.mtime_ns = time.time_ns()
+            inode.overrides.mtime_ns = time.time_ns()
+            self._uploads.written(inode, staging)
+            stream = staging.stream
+        if stream is not None:
+            await stream.wait_for_room()
         return written
 
     async def flush(self, handle_number: int) -> None:

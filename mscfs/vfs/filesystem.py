@@ -5,15 +5,21 @@ Errors are OSError (StorageError is one); the FUSE adapter passes on the errno.
 
 from __future__ import annotations
 
+import trio
+
 from mscfs.errors import StorageError
 from mscfs.providers.base import Space
 from mscfs.vfs.changes import Change
 from mscfs.vfs.core import Owner
 from mscfs.vfs.files import Files
+from mscfs.vfs.inodes import Inode
 from mscfs.vfs.moves import RENAME_NOREPLACE, Moves
 from mscfs.vfs.names import Names
 
 __all__ = ["RENAME_NOREPLACE", "Change", "Filesystem", "Owner"]
+
+UPLOADS_AT_ONCE = 8
+"""When the mount ends."""
 
 
 class Filesystem(Names, Moves, Files):
@@ -26,14 +32,23 @@ class Filesystem(Names, Moves, Files):
         except StorageError:
             return None
 
-    async def flush_all(self) -> list[str]:
-        """Upload everything dirty (shutdown); returns the keys that could not be."""
-        failed = []
-        for inode in self._table:
-            try:
-                await self._uploads.flush(inode)
-            except StorageError:
-                failed.append(inode.key)
+    async def finish(self) -> list[str]:
+        """Refuse changes from now on, and upload everything dirty (L2); returns the keys that could not be."""
+        self._is_ending = True
+        failed: list[str] = []
+        limit = trio.CapacityLimiter(UPLOADS_AT_ONCE)
+
+        async def flush(inode: Inode) -> None:
+            async with limit:
+                try:
+                    await self._uploads.flush(inode)
+                except OSError:
+                    failed.append(inode.key)
+
+        async with trio.open_nursery() as nursery:
+            for inode in self._table:
+                if inode.staging is not None:
+                    nursery.start_soon(flush, inode)
         return failed
 
     def keep_staged(self) -> None:

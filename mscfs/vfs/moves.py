@@ -109,6 +109,9 @@ class Moves(Core):
             self.namespace.removed(source_directory, inode.name)
             self._keep_directory(source_directory)
             self._table.move(inode, target_directory, new_name)
+            if inode.staging is not None:
+                # Its parts, if any, go to the old name.
+                inode.staging.end_stream()
             self._moved(inode, renamed)
 
     def _moved(self, inode: Inode, renamed: ObjectMetadata | None) -> None:
@@ -129,6 +132,8 @@ class Moves(Core):
 
     def _lost_name(self, directory: Inode, inode: Inode) -> None:
         inode.deleted = True
+        if inode.staging is not None:
+            inode.staging.end_stream()
         self.namespace.removed(directory, inode.name)
         self._table.detach(inode)
         self._keep_directory(directory)

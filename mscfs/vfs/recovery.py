@@ -29,7 +29,9 @@ class Recovered:
 
 
 def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recovered:
-    """Settle uploads, renames and deletes whose process is gone (blocking). `staging` holds one directory a process.
+    """Settle uploads, parts, renames and deletes whose process is gone (blocking).
+
+    `staging` holds one directory a process.
 
     Nothing is dropped and nothing newer is overwritten: staged content goes to the primary only if that still holds
     the version it was made from. What a store in trouble prevents stays for the next mount.
@@ -38,6 +40,10 @@ def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recover
     for upload in journal.uploads(orphaned=True):
         with _logged(upload.key):
             _settle_upload(manager, journal, upload, result)
+    for parts in journal.parts(orphaned=True):
+        with _logged(parts.key):
+            manager.primary.abort_upload(parts.key, parts.token)
+            journal.finish_parts(parts.id)
     for rename in journal.renames(orphaned=True):
         with _logged(rename.source):
             settle_rename(manager, journal, rename)

@@ -12,6 +12,7 @@ from mscfs.directories import private
 from mscfs.errors import NoSpaceError
 from mscfs.journal import UploadMode
 from mscfs.types import Version
+from mscfs.vfs.streams import Stream
 
 DIRTY = ".dirty"
 CLEAN = ".clean"
@@ -39,11 +40,20 @@ class StagingFile:
         self.size = 0
         self.row: int | None = None
         """Its row in the journal, once an upload was begun."""
+        self.stream: Stream | None = None
+        """Parts of it that are on their way already."""
+        self._written_to: int | None = 0
+        """It was written from its beginning up to here, since it was last sent; None once that is of no use."""
 
     @property
     def path(self) -> Path:
         """Where it is now (the name tells dirty from clean)."""
         return self._stem.with_suffix(self._suffix)
+
+    @property
+    def in_order(self) -> int:
+        """The bytes from its beginning that a stream may send; 0 when it was not written in order."""
+        return self._written_to or 0
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes from `offset`, short at the end of the file."""
@@ -52,15 +62,21 @@ class StagingFile:
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Write; raises OSError ENOSPC when the disk is full (nothing before it is lost)."""
         self.touch()
+        self._disturb(offset)
         written = os.pwrite(self.fd, data, offset)
         self.size = max(self.size, offset + written)
+        if self._written_to is not None and offset <= self._written_to:
+            self._written_to = max(self._written_to, offset + written)
         return written
 
     def truncate(self, size: int) -> None:
         """Cut or extend with zeros."""
         self.touch()
+        self._disturb(size)
         os.ftruncate(self.fd, size)
         self.size = size
+        if self._written_to is not None:
+            self._written_to = min(self._written_to, size)
 
     def touch(self) -> None:
         """Mark as changed."""
@@ -69,6 +85,18 @@ class StagingFile:
             self._rename(DIRTY)
             self.dirty = True
 
+    def end_stream(self) -> None:
+        """Give up the stream, for as long as the file is not sent as a whole: what is sent twice is no gain."""
+        self._written_to = None
+        if self.stream is not None:
+            self.stream.abandon()
+            self.stream = None
+
+    def _disturb(self, offset: int) -> None:
+        """Bytes from `offset` change: what was sent of them would be a mixture (W3)."""
+        if self.stream is not None and offset < self.stream.end:
+            self.end_stream()
+
     def filled(self) -> None:
         """Take over the size of a file that was written by path (a download)."""
         self.size = os.fstat(self.fd).st_size
@@ -76,6 +104,7 @@ class StagingFile:
     def uploaded(self, version: Version, changes: int) -> None:
         """The primary holds what was there at `changes`. From now on only onto that version."""
         self.base, self.mode = version, "update"
+        self.stream, self._written_to = None, 0
         if self.changes == changes:
             self._rename(CLEAN)
             self.dirty = False
@@ -91,6 +120,7 @@ class StagingFile:
 
     def close(self) -> None:
         """Close, and remove the file unless its upload failed."""
+        self.end_stream()
         os.close(self.fd)
         self.fd = -1
         if not self.kept:

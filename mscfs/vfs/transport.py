@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
-from mscfs.types import ObjectMetadata, Version
+from mscfs.types import ByteRange, ObjectMetadata, Version
 from mscfs.workers.calls import OnArrival, OnEnd, StartedFetch
 from mscfs.workers.protocol import FetchSummary
 
@@ -43,8 +43,23 @@ class Transport(Protocol):
         metadata: Mapping[str, str] | None,
         if_absent: bool,
         expected: Version | None,
+        repeated: bool = False,
     ) -> ObjectMetadata:
-        """Put a staging file to the primary."""
+        """Put a staging file to the primary. `repeated`: an attempt before may have succeeded, which is no failure."""
+
+    async def begin_parts(self, key: str, metadata: Mapping[str, str] | None) -> tuple[int, str]:
+        """Begin an upload in parts: its name here, and its token for whoever must abort it later."""
+
+    async def send_part(self, upload: int, key: str, number: int, path: Path, part: ByteRange) -> None:
+        """Send bytes of a staging file as part `number`, from 1."""
+
+    async def complete_parts(
+        self, upload: int, key: str, *, if_absent: bool, expected: Version | None
+    ) -> ObjectMetadata:
+        """Make the object appear."""
+
+    async def abort_parts(self, upload: int, key: str, token: str) -> None:
+        """Throw the parts away."""
 
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
         """Write a whole version into a file."""

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
+
+import trio
 
 from mscfs.errors import NotFoundError, StorageError
-from mscfs.journal import Journal
+from mscfs.journal import BegunUpload, FinishedUpload, Journal, UploadMode
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import STAMP_KEY, ObjectMetadata
+from mscfs.vfs import streams
+from mscfs.vfs.commits import Commits
 from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode, Overrides
 from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.staging import StagingArea, StagingFile
+from mscfs.vfs.streams import Streams
 from mscfs.vfs.transport import RunBlocking, Transport
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """An upload whose row is in the journal."""
-
-    row: int
-    metadata: Mapping[str, str] | None
-
-
 class Uploads:
-    """See the module. `on_wishes` is called when the journal got wishes to replicate."""
+    """See the module. Streams and commits run in `nursery`; `on_wishes` is called when the journal got wishes."""
 
     def __init__(
         self,
@@ -38,8 +36,12 @@ class Uploads:
         area: StagingArea,
         run_blocking: RunBlocking,
         *,
+        nursery: trio.Nursery,
         on_wishes: Callable[[], None],
     ) -> None:
+        self._streams = Streams(transport, journal, nursery, run_blocking)
+        self._commits = Commits(journal, nursery, run_blocking)
+        self._streaming = manager.capabilities.streaming
         self._manager = manager
         self._journal = journal
         self._transport = transport
@@ -62,21 +64,34 @@ class Uploads:
             if staging is not None and staging.dirty and not inode.deleted:
                 await self._upload(inode, staging)
 
+    def written(self, inode: Inode, staging: StagingFile) -> None:
+        """The file was written to: a large one that is written in order is on its way from now on."""
+        if not self._streaming or inode.deleted:
+            return
+        if staging.stream is None and staging.in_order >= streams.FIRST_AT:
+            metadata = partial(self._user_metadata, inode.key, inode.metadata, staging.mode)
+            staging.stream = self._streams.begin(inode.key, staging.path, metadata)
+        if staging.stream is not None:
+            staging.stream.offer(staging.in_order)
+
     async def _upload(self, inode: Inode, staging: StagingFile) -> None:
         key, changes = inode.key, staging.changes
-        begun = await self._run_blocking(self._begin, key, inode.metadata, staging)
+        if staging.row is None:
+            # Nothing is forced to disk here: it would cost more than the upload, and until this is acknowledged only a
+            # crash of the process, which the page cache survives, is covered (W4).
+            staging.row = await self._commits.write(BegunUpload(key, staging.path, staging.mode, staging.base))
+        metadata = await self._user_metadata(key, inode.metadata, staging.mode)
         try:
-            written = await self._transport.upload(
-                key,
-                staging.path,
-                metadata=begun.metadata,
-                if_absent=False,
-                expected=staging.base if staging.mode == "update" else None,
-            )
+            written = await self._send(key, staging, metadata)
         except StorageError as error:
-            await self._run_blocking(self._keep, begun, staging, error)
+            await self._run_blocking(self._keep, staging.row, staging, error)
             raise
-        written = await self._run_blocking(self._finish, begun, written, inode.overrides)
+        # Whatever fails from here on: this is what the primary holds, and what the next attempt replaces.
+        staging.base, staging.mode = written.version, "update"
+        if inode.overrides.any and self._manager.capabilities.posix_attributes:
+            written = await self._run_blocking(self._keep_attributes, key, inode.overrides)
+            staging.base = written.version
+        await self._finish(staging.row, written)
         staging.row = None
         staging.uploaded(written.version, changes)
         self._namespace.changed(inode, written)
@@ -84,43 +99,61 @@ class Uploads:
         inode.cached_version = written.version.token
         self._on_wishes()
 
-    def _keep(self, begun: _Begun, staging: StagingFile, error: StorageError) -> None:
+    async def _send(self, key: str, staging: StagingFile, metadata: Mapping[str, str] | None) -> ObjectMetadata:
+        expected = staging.base if staging.mode == "update" else None
+        stream, staging.stream = staging.stream, None
+        if stream is not None:
+            written = await stream.complete(staging.size, metadata, key=key, expected=expected)
+            if written is not None:
+                return written
+        return await self._transport.upload(
+            key,
+            staging.path,
+            metadata=metadata,
+            if_absent=False,
+            expected=expected,
+            # The parts may have become the object although nobody told us.
+            repeated=stream is not None,
+        )
+
+    def _keep(self, row: int, staging: StagingFile, error: StorageError) -> None:
         """The upload failed: from now on the staged content is the only one, so it must outlive the machine."""
-        staging.sync()
-        # Where the store would say the same again, only a person can tell what should become of it.
-        self._journal.keep_upload(begun.row, "" if error.transient else str(error))
-
-    def _begin(self, key: str, known: ObjectMetadata | None, staging: StagingFile) -> _Begun:
-        # Nothing is forced to disk here: it would cost more than the upload, and until this is acknowledged only a
-        # crash of the process, which the page cache survives, is covered (W4).
-        if staging.row is None:
-            staging.row = self._journal.begin_upload(key, staging.path, staging.mode, staging.base)
-        metadata = known.metadata if known is not None else None
-        if staging.mode == "update" and known is not None and metadata is None:
-            metadata = self._user_metadata(key)
-        return _Begun(staging.row, {k: v for k, v in (metadata or {}).items() if k != STAMP_KEY} or None)
-
-    def _user_metadata(self, key: str) -> Mapping[str, str] | None:
-        """Of an object that is changed in place: a listing does not carry it, and it must not get lost."""
         try:
-            return self._manager.primary.head(key).metadata
-        except NotFoundError:
-            return None
+            staging.sync()
+            # Where the store would say the same again, only a person can tell what should become of it.
+            self._journal.keep_upload(row, "" if error.transient else str(error))
+        except OSError as trouble:
+            # The program is told of the store's error; this one adds that a crash of the machine may lose the content.
+            log.error("%s is not safe on disk: %s", staging.path, trouble)  # noqa: TRY400 - no bug
 
-    def _finish(self, begun: _Begun, written: ObjectMetadata, overrides: Overrides) -> ObjectMetadata:
-        if overrides.any and self._manager.capabilities.posix_attributes:
-            written = self._manager.primary.set_posix_attributes(
-                written.key,
-                mode=overrides.mode,
-                uid=overrides.uid if MAY_GIVE_AWAY else None,
-                gid=overrides.gid if MAY_GIVE_AWAY else None,
-                modified_ns=overrides.mtime_ns,
-            )
-        wishes = self._manager.replication_wishes(written.key, written.content_length)
-        self._journal.finish_upload(begun.row, wishes)
+    async def _user_metadata(
+        self, key: str, known: ObjectMetadata | None, mode: UploadMode
+    ) -> Mapping[str, str] | None:
+        """What the object keeps; of one that is changed in place a listing may not have told it."""
+        metadata = known.metadata if known is not None else None
+        if mode == "update" and known is not None and metadata is None:
+            with suppress(NotFoundError):
+                metadata = (await self._run_blocking(self._manager.primary.head, key)).metadata
+        return {k: v for k, v in (metadata or {}).items() if k != STAMP_KEY} or None
+
+    def _keep_attributes(self, key: str, overrides: Overrides) -> ObjectMetadata:
+        return self._manager.primary.set_posix_attributes(
+            key,
+            mode=overrides.mode,
+            uid=overrides.uid if MAY_GIVE_AWAY else None,
+            gid=overrides.gid if MAY_GIVE_AWAY else None,
+            modified_ns=overrides.mtime_ns,
+        )
+
+    async def _finish(self, row: int, written: ObjectMetadata) -> None:
+        finished = FinishedUpload(row, self._manager.replication_wishes(written.key, written.content_length))
+        if finished.wishes:
+            await self._commits.write(finished)
+        else:
+            # The next mount would find out by comparing with the primary: nobody has to wait for this.
+            self._commits.write_soon(finished)
         if written.key in self._namespace.deferred:
-            self._journal.finish_delete(written.key)
-        return written
+            await self._run_blocking(self._journal.finish_delete, written.key)
 
     async def settle(self, inode: Inode) -> None:
         """The last handle is closed: send what is left, then let the staging file go, or keep it if that failed."""
@@ -129,8 +162,10 @@ class Uploads:
             return
         try:
             await self.flush(inode)
-        except StorageError as error:
+        except OSError as error:
             staging.kept = True
+            # What the kernel has in its page cache was written in vain: the next open reads what the primary holds.
+            inode.cached_version = None
             log.error(  # noqa: TRY400 - an expected outcome, no traceback
                 "%s was not uploaded: %s; its content is kept in %s", inode.key, error, staging.path
             )
@@ -141,6 +176,8 @@ class Uploads:
         staging, inode.staging = inode.staging, None
         if staging is None:
             return
-        if staging.row is not None and not staging.kept:
-            await self._run_blocking(self._journal.drop_upload, staging.row)
-        self._area.discard(staging)
+        try:
+            if staging.row is not None and not staging.kept:
+                await self._run_blocking(self._journal.drop_upload, staging.row)
+        finally:
+            self._area.discard(staging)

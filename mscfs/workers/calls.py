@@ -12,16 +12,21 @@ from typing import Protocol
 from mscfs.errors import StorageError
 from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
-from mscfs.types import ObjectMetadata, Version
+from mscfs.types import ByteRange, ObjectMetadata, Version
 from mscfs.workers.protocol import (
+    AbortParts,
+    BeginParts,
+    CompleteParts,
     Download,
     Fetch,
     FetchDone,
     FetchSummary,
     List,
     ListDone,
+    PartsBegun,
     Request,
     Result,
+    SendPart,
     Step,
     StepDone,
     Upload,
@@ -96,11 +101,13 @@ class Calls(ABC):
         content_type: str | None = None,
         if_absent: bool = False,
         expected: Version | None = None,
+        repeated: bool = False,
     ) -> ObjectMetadata:
         """Put a file to the primary, as `StorageProvider.put` does.
 
         A call that is cancelled may still happen, whole. When a worker dies over it, it is repeated; a condition that
-        then fails because the first attempt had succeeded is no failure.
+        then fails because the first attempt had succeeded is no failure. `repeated`: there was such an attempt before
+        this call.
         """
         request = Upload(
             next(self._ids),
@@ -110,6 +117,7 @@ class Calls(ABC):
             content_type,
             if_absent,
             expected,
+            repeated,
         )
         done = await self._perform(request)
         assert isinstance(done, UploadDone)
@@ -123,6 +131,35 @@ class Calls(ABC):
         done = await self._perform(List(next(self._ids), pack_text(directory)), on_page=on_page)
         assert isinstance(done, ListDone)
         return done.suspects
+
+    async def begin_parts(self, key: str, metadata: Mapping[str, str] | None) -> tuple[int, str]:
+        """Begin an upload in parts to the primary. Returns its name for the calls below, and its token.
+
+        The upload lives in one worker process: when that dies, all further calls but `abort_parts` raise
+        StoreUnavailableError.
+        """
+        request = BeginParts(next(self._ids), pack_text(key), None if metadata is None else dict(metadata))
+        done = await self._perform(request)
+        assert isinstance(done, PartsBegun)
+        return done.id, done.token
+
+    async def send_part(self, upload: int, key: str, number: int, path: Path, part: ByteRange) -> None:
+        """Send bytes of a file as part `number`, from 1."""
+        await self._perform(
+            SendPart(next(self._ids), upload, pack_text(key), number, pack_text(str(path)), part.offset, part.size)
+        )
+
+    async def complete_parts(
+        self, upload: int, key: str, *, if_absent: bool, expected: Version | None
+    ) -> ObjectMetadata:
+        """Make the object of an upload in parts appear; conditions as in `upload`."""
+        done = await self._perform(CompleteParts(next(self._ids), upload, pack_text(key), if_absent, expected))
+        assert isinstance(done, UploadDone)
+        return replace(done.metadata, key=key)
+
+    async def abort_parts(self, upload: int, key: str, token: str) -> None:
+        """Throw the parts away, whichever process began the upload."""
+        await self._perform(AbortParts(next(self._ids), upload, pack_text(key), token))
 
     async def step(self, profile: str, key: str, *, delete: bool = False) -> StepResult:
         """Bring one replica to the primary's present state: `mscfs.replicas.step.bring_up_to_date`."""

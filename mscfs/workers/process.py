@@ -27,20 +27,15 @@ from mscfs.errors import MscfsError, StorageError
 from mscfs.providers.base import StorageProvider
 from mscfs.workers.protocol import (
     Cancel,
-    Download,
-    Fetch,
     FrameBuffer,
     FromWorker,
     Heartbeat,
-    List,
     Ping,
     Promote,
     Ready,
     Start,
-    Step,
     Stop,
     ToWorker,
-    Upload,
     WorkerSettings,
     decode_to_worker,
     frame,
@@ -144,8 +139,6 @@ def serve(connection: socket.socket, memory: int) -> None:
     outbox.send(Ready())
     for message in messages:
         match message:
-            case Fetch() | Download() | Upload() | Step() | List():
-                queue.put(message)
             case Cancel():
                 queue.abandon(message.id)
             case Promote():
@@ -161,6 +154,10 @@ def serve(connection: socket.socket, memory: int) -> None:
                         return
                     time.sleep(0.01)
                 return
+            case Start():
+                raise AssertionError("started twice")
+            case _:
+                queue.put(message)
 
 
 def _work(queue: RequestQueue, tasks: Tasks, outbox: Outbox) -> NoReturn:

@@ -2,8 +2,8 @@
 
 Each message is a frame: four bytes of length, then MessagePack. Many frames go into one send. The daemon begins with
 `Start` and waits for `Ready`; then it sends requests in any number, and the worker answers each with any number of
-`Arrived` or `PageDone` and exactly one of `FetchDone`, `UploadDone`, `StepDone`, `ListDone`, `Failed`. The end of the
-stream is the end of the worker. The bytes of a fetch are not sent: both sides map the memory they lie in. Keys and
+`Arrived` or `PageDone` and exactly one `Result` or `Failed`. The end of the stream is the end of the worker. The bytes
+of a fetch are not sent: both sides map the memory they lie in. Keys and
 paths are bytes here, as they need not be UTF-8.
 """
 
@@ -115,6 +115,45 @@ class Upload(_Message):
     repeated: bool = False
 
 
+class BeginParts(_Message):
+    """Begin an upload in parts; its id is the name of the upload in what follows, for as long as the process lives."""
+
+    id: int
+    key: bytes
+    metadata: dict[str, str] | None
+
+
+class SendPart(_Message):
+    """Send bytes of a file as one part. They must not change before the upload has ended."""
+
+    id: int
+    upload: int
+    key: bytes
+    number: int
+    path: bytes
+    offset: int
+    size: int
+
+
+class CompleteParts(_Message):
+    """Make the object appear."""
+
+    id: int
+    upload: int
+    key: bytes
+    if_absent: bool
+    expected: Version | None
+
+
+class AbortParts(_Message):
+    """Throw the parts away, also those of an upload that another process began: the token tells which."""
+
+    id: int
+    upload: int
+    key: bytes
+    token: str
+
+
 class Step(_Message):
     """Bring one replica to the primary's present state."""
 
@@ -190,6 +229,19 @@ class UploadDone(_Message):
     metadata: ObjectMetadata
 
 
+class PartsBegun(_Message):
+    """An upload in parts was begun. `token`: see `MultipartUpload`."""
+
+    id: int
+    token: str
+
+
+class PartDone(_Message):
+    """The store has the part, or threw all of them away."""
+
+    id: int
+
+
 class StepDone(_Message):
     """The replica is up to date."""
 
@@ -211,11 +263,12 @@ class Heartbeat(_Message):
     """The worker lives and receives."""
 
 
-Request = Fetch | Download | Upload | Step | List
+PartsRequest = BeginParts | SendPart | CompleteParts | AbortParts
+Request = Fetch | Download | Upload | PartsRequest | Step | List
 ToWorker = Request | Start | Cancel | Promote | Ping | Stop
 Part = Arrived | PageDone
 """What comes before a result, any number of times."""
-Result = FetchDone | UploadDone | StepDone | ListDone
+Result = FetchDone | UploadDone | PartsBegun | PartDone | StepDone | ListDone
 FromWorker = Part | Result | Failed | Ready | Heartbeat
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -15,9 +15,13 @@ from mscfs.errors import AlreadyExistsError, IntegrityError, NotFoundError, Vers
 from mscfs.providers.base import ObjectReader, StorageProvider
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.step import bring_up_to_date
-from mscfs.types import ByteRange, ObjectMetadata
+from mscfs.types import ByteRange, ObjectMetadata, Version
+from mscfs.workers.parts import OpenUploads
 from mscfs.workers.protocol import (
+    AbortParts,
     Arrived,
+    BeginParts,
+    CompleteParts,
     Download,
     Fetch,
     FetchDone,
@@ -28,6 +32,7 @@ from mscfs.workers.protocol import (
     Part,
     Request,
     Result,
+    SendPart,
     Step,
     StepDone,
     Upload,
@@ -63,6 +68,8 @@ class Tasks:
         self._memory = memory
         self._namespace = namespace
         self._chunk_size = chunk_size
+        self._primary = store.primary if isinstance(store, ReplicaManager) else store
+        self._parts = OpenUploads(self._primary)
 
     def perform(self, request: Request, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> Result:
         """Do what is asked; `emit` is told of the bytes of a fetch as soon as they can be read, and of each page.
@@ -75,7 +82,19 @@ class Tasks:
             case Download():
                 return FetchDone(request.id, self._download(request, is_abandoned))
             case Upload():
-                return UploadDone(request.id, replace(self._upload(request), key=""))
+                written = put_file(
+                    self._primary,
+                    unpack_text(request.key),
+                    Path(unpack_text(request.path)),
+                    metadata=request.metadata,
+                    content_type=request.content_type,
+                    if_absent=request.if_absent,
+                    expected=request.expected,
+                    repeated=request.repeated,
+                )
+                return UploadDone(request.id, replace(written, key=""))
+            case BeginParts() | SendPart() | CompleteParts() | AbortParts():
+                return self._parts.perform(request)
             case List():
                 return ListDone(request.id, list(self._list(request, emit, is_abandoned)))
             case Step():
@@ -142,23 +161,28 @@ class Tasks:
             emit(PageDone(request.id, page))
         return self._store.suspects() if isinstance(self._store, ReplicaManager) else ()
 
-    def _upload(self, request: Upload) -> ObjectMetadata:
-        store = self._store.primary if isinstance(self._store, ReplicaManager) else self._store
-        key, path = unpack_text(request.key), Path(unpack_text(request.path))
-        try:
-            return store.put(
-                key,
-                path,
-                metadata=request.metadata,
-                content_type=request.content_type,
-                if_absent=request.if_absent,
-                expected=request.expected,
-            )
-        except (AlreadyExistsError, VersionMismatchError):
-            written = _written_before(store, key, path) if request.repeated else None
-            if written is None:
-                raise
-            return written
+
+def put_file(
+    store: StorageProvider,
+    key: str,
+    path: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    content_type: str | None = None,
+    if_absent: bool = False,
+    expected: Version | None = None,
+    repeated: bool = False,
+) -> ObjectMetadata:
+    """As `StorageProvider.put`. `repeated`: an attempt before may have succeeded, and is then no conflict."""
+    try:
+        return store.put(
+            key, path, metadata=metadata, content_type=content_type, if_absent=if_absent, expected=expected
+        )
+    except (AlreadyExistsError, VersionMismatchError):
+        written = _written_before(store, key, path) if repeated else None
+        if written is None:
+            raise
+        return written
 
 
 def _pieces(reader: ObjectReader, wanted: ByteRange, is_abandoned: Callable[[], bool]) -> Iterator[Piece]:

@@ -414,6 +414,29 @@ class MultipartContract:
         upload.abort()
         assert exists(provider, "d/k")
 
+    def test_parts_of_a_local_file(self, provider: StorageProvider, tmp_path: Path) -> None:
+        local = tmp_path / "local"
+        local.write_bytes(os.urandom(self.part_size + 1000))
+        upload = provider.start_upload("k")
+        upload.put_slice(2, local, ByteRange(self.part_size, 1000))
+        upload.put_slice(1, local, ByteRange(0, self.part_size))
+        upload.complete()
+        assert body(provider, "k") == local.read_bytes()
+        upload = provider.start_upload("k")
+        with pytest.raises(StorageError):
+            upload.put_slice(1, local, ByteRange(self.part_size, 1001))
+        with pytest.raises(StorageError):
+            upload.put_slice(1, tmp_path / "absent", ByteRange(0, 1))
+        upload.abort()
+        assert body(provider, "k") == local.read_bytes()
+
+    def test_parts_of_an_upload_that_ended_are_aborted_without_harm(self, provider: StorageProvider) -> None:
+        upload = provider.start_upload("k")
+        upload.put_part(1, b"1")
+        upload.complete()
+        provider.abort_upload("k", upload.token)
+        assert body(provider, "k") == b"1"
+
     def test_parts_from_several_threads(self, provider: StorageProvider) -> None:
         parts = [bytes([number]) * self.part_size for number in range(4)]
         upload = provider.start_upload("k")

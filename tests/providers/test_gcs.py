@@ -224,6 +224,18 @@ def test_parts_of_an_upload_under_way_are_in_no_listing(bucket: Bucket, provider
     assert bucket.names() == []
 
 
+def test_parts_whose_process_is_gone_are_thrown_away_by_another(bucket: Bucket, provider: GcsProvider) -> None:
+    provider.put("k", b"old")
+    upload = provider.start_upload("k")
+    for number in range(1, 4):
+        upload.put_part(number, b"new")
+    provider.abort_upload("k", "some/where/else/")  # no directory of parts: nothing is deleted
+    assert len(bucket.names()) == 4
+    provider.abort_upload("k", upload.token)
+    provider.abort_upload("k", upload.token)
+    assert bucket.names() == [f"{bucket.prefix}/k"]
+
+
 def test_a_refused_upload_leaves_no_parts_once_aborted(bucket: Bucket, provider: GcsProvider) -> None:
     provider.put("k", b"old")
     upload = provider.start_upload("k")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -411,6 +413,20 @@ class TestConditions:
             upload.put_part(number, bytes([number]) * (1 << 20))
         done = upload.complete()
         assert done.content_length == 3 << 20
+
+    def test_an_upload_of_parts_of_a_file_that_had_been_completed_is_no_error(self, tmp_path: Path) -> None:
+        local = tmp_path / "local"
+        local.write_bytes(os.urandom(2500))
+        for changed in (False, True):
+            upload = retrying(_ForgetfulProvider()).start_upload("k")
+            for number, part in enumerate((ByteRange(0, 1000), ByteRange(1000, 1500)), start=1):
+                upload.put_slice(number, local, part)
+            if changed:
+                local.write_bytes(bytes(2500))
+                with pytest.raises(NotFoundError):
+                    upload.complete()
+            else:
+                assert upload.complete().content_length == 2500
 
     def test_an_upload_that_was_overtaken_is_an_error(self) -> None:
         inner = _ForgetfulProvider(theirs=b"them")

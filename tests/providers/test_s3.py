@@ -367,18 +367,48 @@ def test_W3_a_local_file_that_shrinks_is_never_stored(
     provider = opened(bucket.profile, multipart_threshold=threshold, multipart_chunksize=5 * MIB)
     local = tmp_path / "local"
     local.write_bytes(bytes(12 * MIB))
-    preadv = os.preadv
+    pread = os.pread
 
-    def shrinking(descriptor: int, buffers: Any, offset: int) -> int:
+    def shrinking(descriptor: int, size: int, offset: int) -> bytes:
         os.truncate(local, 6 * MIB)
-        return preadv(descriptor, buffers, offset)
+        return pread(descriptor, size, offset)
 
-    monkeypatch.setattr("mscfs.providers.slices.os.preadv", shrinking)
+    monkeypatch.setattr("mscfs.providers.slices.os.pread", shrinking)
     with pytest.raises(IntegrityError, match="shrank") as caught:
         provider.put("k", local)
     assert (caught.value.store, caught.value.key) == ("lake", "k")
     assert keys(provider.list()) == []
     assert bucket.uploads() == []
+
+
+def test_parts_whose_process_is_gone_are_thrown_away_by_another(bucket: Bucket, provider: S3Provider) -> None:
+    upload = provider.start_upload("k")
+    upload.put_part(1, b"1")
+    assert len(bucket.uploads()) == 1
+    opened(bucket.profile).abort_upload("k", upload.token)
+    assert bucket.uploads() == []
+    opened(bucket.profile).abort_upload("k", upload.token)
+    with pytest.raises(StorageError):
+        upload.complete()
+
+
+def test_over_plain_http_a_part_has_one_checksum_and_leaves_in_one_piece(
+    bucket: Bucket, provider: S3Provider, tmp_path: Path
+) -> None:
+    requests: list[Any] = []
+    provider._connection.client.meta.events.register(
+        "before-send.s3.UploadPart", lambda request, **_: requests.append(request)
+    )
+    local = tmp_path / "local"
+    local.write_bytes(os.urandom(6 * MIB))
+    upload = provider.start_upload("k")
+    upload.put_slice(1, local, ByteRange(0, 5 * MIB))
+    upload.put_slice(2, local, ByteRange(5 * MIB, MIB))
+    upload.complete()
+    assert body(provider, "k") == local.read_bytes()
+    for request in requests:
+        assert not [name for name in request.headers if "checksum" in name.lower()]
+        assert request.headers["X-Amz-Content-SHA256"] != b"UNSIGNED-PAYLOAD"
 
 
 def test_part_sizes_stay_within_ten_thousand_parts() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from mscfs.config.load import parse_config
 from mscfs.config.values import Config
 from mscfs.errors import StorageError
 from mscfs.fuse.assembly import MountParts, assemble, make_memory, open_cache
+from mscfs.providers.base import MultipartUpload
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.step import StepResult, bring_up_to_date
 from mscfs.store import open_store
-from mscfs.types import ObjectMetadata, Version
+from mscfs.types import ByteRange, ObjectMetadata, Version
 from mscfs.workers.protocol import Fetch, FetchDone, FetchSummary, pack_text, unpack_text
-from mscfs.workers.tasks import Tasks
+from mscfs.workers.tasks import Tasks, put_file
 
 
 async def inline(call: Callable[..., Any], /, *arguments: Any) -> Any:
@@ -52,6 +53,10 @@ class InlineTransport:
     bytes_fetched: int = 0
     uploads: int = 0
     listings: int = 0
+    opened: list[MultipartUpload] = field(default_factory=list)
+    parts: int = 0
+    completed: int = 0
+    aborted: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._tasks = Tasks(
@@ -86,11 +91,49 @@ class InlineTransport:
             on_end(done.summary, None)
 
     async def upload(
-        self, key: str, path: Path, *, metadata: Mapping[str, str] | None, if_absent: bool, expected: Version | None
+        self,
+        key: str,
+        path: Path,
+        *,
+        metadata: Mapping[str, str] | None,
+        if_absent: bool,
+        expected: Version | None,
+        repeated: bool = False,
     ) -> ObjectMetadata:
         await self._enter("upload", key)
         self.uploads += 1
-        return self.manager.primary.put(key, path, metadata=metadata, if_absent=if_absent, expected=expected)
+        return put_file(
+            self.manager.primary,
+            key,
+            path,
+            metadata=metadata,
+            if_absent=if_absent,
+            expected=expected,
+            repeated=repeated,
+        )
+
+    async def begin_parts(self, key: str, metadata: Mapping[str, str] | None) -> tuple[int, str]:
+        await self._enter("begin_parts", key)
+        self.opened.append(self.manager.primary.start_upload(key, metadata=metadata))
+        return len(self.opened), self.opened[-1].token or f"token-{len(self.opened)}"
+
+    async def send_part(self, upload: int, key: str, number: int, path: Path, part: ByteRange) -> None:
+        await self._enter("send_part", key, number)
+        self.opened[upload - 1].put_slice(number, path, part)
+        self.parts += 1
+
+    async def complete_parts(
+        self, upload: int, key: str, *, if_absent: bool, expected: Version | None
+    ) -> ObjectMetadata:
+        await self._enter("complete_parts", key)
+        written = self.opened[upload - 1].complete(if_absent=if_absent, expected=expected)
+        self.completed += 1
+        return written
+
+    async def abort_parts(self, upload: int, key: str, token: str) -> None:
+        await self._enter("abort_parts", key)
+        self.opened[upload - 1].abort()
+        self.aborted.append(key)
 
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
         await self._enter("download", key)

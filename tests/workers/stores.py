@@ -20,7 +20,7 @@ import trio
 from mscfs.config.values import Config, ProfileConfig, ProviderConfig
 from mscfs.errors import AlreadyExistsError, ConfigError, NotFoundError, VersionMismatchError
 from mscfs.journal import Journal
-from mscfs.providers.base import Capabilities, ObjectReader, StorageProvider
+from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, StorageProvider
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.source import Replica, Source
 from mscfs.types import ByteRange, ObjectMetadata, from_ns
@@ -161,7 +161,33 @@ class DirectoryStore(StorageProvider):
                     (self.root / "died").mkdir()
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    start_upload = copy = list = make_directory = remove_directory = set_metadata = _unused
+    def start_upload(self, key, *, metadata=None, content_type=None) -> MultipartUpload:
+        return _Upload(self, key, metadata)
+
+    def abort_upload(self, key: str, token: str) -> None:
+        self.file(key, ".aborted").write_text(token)
+
+    copy = list = make_directory = remove_directory = set_metadata = _unused
+
+
+class _Upload(MultipartUpload):
+    def __init__(self, store: DirectoryStore, key: str, metadata: Any) -> None:
+        self._store = store
+        self._key = key
+        self._metadata = metadata
+        self._parts: dict[int, bytes] = {}
+        self.token = f"by-{os.getpid()}"
+
+    def put_part(self, number: int, data: bytes | memoryview) -> None:
+        self._store.die(self._key, "part")
+        self._parts[number] = bytes(data)
+
+    def complete(self, *, if_absent: bool = False, expected: Any = None) -> ObjectMetadata:
+        parts = [self._parts[number] for number in sorted(self._parts)]
+        return self._store.put(self._key, parts, metadata=self._metadata, if_absent=if_absent, expected=expected)
+
+    def abort(self) -> None:
+        self._store.abort_upload(self._key, self.token)
 
 
 class _Reader(ObjectReader):

@@ -24,7 +24,7 @@ from mscfs.errors import (
     StoreUnavailableError,
     VersionMismatchError,
 )
-from mscfs.types import Version
+from mscfs.types import ByteRange, Version
 from mscfs.workers import worker
 from mscfs.workers.pool import GroupStatistics, WorkerPool
 from mscfs.workers.protocol import Arrived, decode_from_worker
@@ -223,6 +223,43 @@ async def test_a_listing_nobody_waits_for_is_given_up(store, cache, memory):
             await pool.list_directory("d/", first)
         assert scope.cancelled_caught
         await pool.list_directory("d/", lambda _: None)
+
+
+async def test_W6_parts_of_a_file_become_an_object(store, cache, memory, tmp_path):
+    staged = tmp_path / "staged"
+    staged.write_bytes(CONTENT)
+    async with running(make_pool(store, cache, memory)) as pool:
+        upload, token = await pool.begin_parts("a/\udcff", {"k": "v"})
+        assert token == f"by-{process_of(pool.transfers)}"
+        async with trio.open_nursery() as nursery:
+            for number, offset in enumerate(range(0, len(CONTENT), CHUNK), start=1):
+                part = ByteRange(offset, CHUNK).clip(len(CONTENT))
+                nursery.start_soon(pool.send_part, upload, "a/\udcff", number, staged, part)
+        written = await pool.complete_parts(upload, "a/\udcff", if_absent=True, expected=None)
+        assert written == store.head("a/\udcff")
+        assert (store.file("a/\udcff").read_bytes(), written.metadata) == (CONTENT, {"k": "v"})
+        upload, token = await pool.begin_parts("b", None)
+        await pool.abort_parts(upload, "b", token)
+        assert store.file("b", ".aborted").read_text() == token
+        with pytest.raises(StoreUnavailableError, match="ended"):
+            await pool.complete_parts(upload, "b", if_absent=False, expected=None)
+
+
+async def test_W6_an_upload_in_parts_ends_with_its_worker_and_the_next_can_abort_it(store, cache, memory, tmp_path):
+    staged = tmp_path / "staged"
+    staged.write_bytes(CONTENT)
+    async with running(make_pool(store, cache, memory)) as pool:
+        upload, token = await pool.begin_parts("a", None)
+        first = process_of(pool.transfers)
+        store.kill("a", 1, when="part")
+        with pytest.raises(StoreUnavailableError, match="ended with its worker"):
+            await pool.send_part(upload, "a", 1, staged, ByteRange(0, CHUNK))
+        assert process_of(pool.transfers) != first
+        with pytest.raises(StoreUnavailableError):
+            await pool.complete_parts(upload, "a", if_absent=False, expected=None)
+        await pool.abort_parts(upload, "a", token)
+        assert store.file("a", ".aborted").read_text() == f"by-{first}"
+        assert not store.file("a").exists()
 
 
 async def test_a_step_replicates(store, cache, memory, tmp_path):

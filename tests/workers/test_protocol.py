@@ -11,8 +11,11 @@ from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version, from_ns
 from mscfs.workers import protocol
 from mscfs.workers.protocol import (
+    AbortParts,
     Arrived,
+    BeginParts,
     Cancel,
+    CompleteParts,
     Download,
     Failed,
     Fetch,
@@ -23,6 +26,7 @@ from mscfs.workers.protocol import (
     Ping,
     Promote,
     Ready,
+    SendPart,
     Start,
     Step,
     StepDone,
@@ -52,6 +56,10 @@ TO_WORKER = [
     Download(2, b"key", VERSION, b"/staging/\xff"),
     Upload(3, b"key", b"/staging/1", {"a": "b"}, "text/plain", True, VERSION, repeated=True),
     Upload(4, b"key", b"/staging/1", None, None, False, None),
+    BeginParts(5, b"key", {"a": "b"}),
+    SendPart(6, 5, b"key", 1, b"/staging/1", 0, 1000),
+    CompleteParts(7, 5, b"key", False, VERSION),
+    AbortParts(8, 5, b"key", "token"),
     Step(5, "replica", b"key", False),
     Cancel(2**40),
     Promote(2**40),
