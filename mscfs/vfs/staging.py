@@ -27,8 +27,8 @@ class StagingFile:
     """
 
     def __init__(self, path: Path, mode: UploadMode, base: Version | None) -> None:
-        self._stem = path
-        self._suffix = CLEAN
+        self.path = path.with_suffix(CLEAN)
+        """Where it is now (the name tells dirty from clean)."""
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.mode: UploadMode = mode
         self.base = base
@@ -44,11 +44,6 @@ class StagingFile:
         """Parts of it that are on their way already."""
         self._written_to: int | None = 0
         """It was written from its beginning up to here, since it was last sent; None once that is of no use."""
-
-    @property
-    def path(self) -> Path:
-        """Where it is now (the name tells dirty from clean)."""
-        return self._stem.with_suffix(self._suffix)
 
     @property
     def in_order(self) -> int:
@@ -128,9 +123,7 @@ class StagingFile:
                 self.path.unlink()
 
     def _rename(self, suffix: str) -> None:
-        before = self.path
-        self._suffix = suffix
-        before.rename(self.path)
+        self.path = self.path.rename(self.path.with_suffix(suffix))
 
 
 class StagingArea:

@@ -97,7 +97,6 @@ class Uploads:
         self._namespace.changed(inode, written)
         self._namespace.deferred.pop(key, None)
         inode.cached_version = written.version.token
-        self._on_wishes()
 
     async def _send(self, key: str, staging: StagingFile, metadata: Mapping[str, str] | None) -> ObjectMetadata:
         expected = staging.base if staging.mode == "update" else None
@@ -149,6 +148,7 @@ class Uploads:
         finished = FinishedUpload(row, self._manager.replication_wishes(written.key, written.content_length))
         if finished.wishes:
             await self._commits.write(finished)
+            self._on_wishes()
         else:
             # The next mount would find out by comparing with the primary: nobody has to wait for this.
             self._commits.write_soon(finished)
