@@ -8,12 +8,14 @@ memory is free.
 from __future__ import annotations
 
 import itertools
+import random
 import tempfile
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mscfs.cache.chunks import ChunkCache
@@ -49,6 +51,7 @@ class Model:
         self.expected = {}
         """What each read must answer, and whether it may fail."""
         self.handles: list[tuple[str, ChunkReader, list[int]]] = []
+        self.answered = set()
         self.failed = 0
 
     # -- steps --------------------------------------------------------------------------------------------------------
@@ -135,6 +138,8 @@ class Model:
                 assert self.failed
             else:
                 assert got == self.expected[number]
+            self.answered.add(number)
+        self.reads.answers.clear()
 
     async def finish(self):
         """Answer everything, close everything."""
@@ -143,7 +148,7 @@ class Model:
             self._end(self.world.transport.under_way[0])
             await self.turn()
         self.check()
-        assert self.reads.answers.keys() == self.expected.keys()
+        assert self.answered == self.expected.keys()
         while self.handles:
             self.close(0)
         for name, size in OBJECTS.items():  # a read that outlived its handle had kept what it waited for
@@ -168,9 +173,46 @@ async def play(script, units, disk):
     world.memory.close()
 
 
-@given(st.lists(steps, max_size=60), st.integers(1, 24))
+WEIGHTS = {
+    "open": 8, "read": 12, "read on": 30, "close": 5, "arrive": 20, "end": 30, "fail": 2, "scribble": 10, "turn": 40,
+    "sweep": 2,
+}  # fmt: skip
+
+
+def long_script(seed, length):
+    """Mostly sequential readers and workers that get along."""
+    chance = random.Random(seed)
+    for name in chance.choices(list(WEIGHTS), WEIGHTS.values(), k=length):
+        number = chance.randrange(1000)
+        match name:
+            case "open":
+                yield name, number, chance.random() < 0.5
+            case "read":
+                yield name, number, chance.randrange(41 * CHUNK), chance.choice((100, CHUNK, 3 * CHUNK))
+            case "read on":
+                yield name, number, chance.choice((CHUNK // 3, CHUNK // 2, CHUNK, CHUNK + 7))
+            case "arrive":
+                yield name, number, chance.randrange(1, 2 * CHUNK)
+            case "turn" | "sweep":
+                yield (name,)
+            case _:
+                yield name, number
+
+
+@pytest.mark.parametrize("units", [3, 8, 16, 48])
+@pytest.mark.parametrize("seed", range(6))
+def test_R1_R5_L4_every_byte_is_right_in_a_long_run(seed, units):
+    trio.run(play, long_script(seed, 600), units, None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_R1_R5_L4_every_byte_is_right_in_a_long_run_with_a_cache_on_disk_that_forgets(seed, tmp_path):
+    with ChunkCache(tmp_path / "cache", 20 * (CHUNK + 4096)) as disk:
+        trio.run(play, long_script(seed, 600), 12, disk)
+
+
+@given(st.lists(steps, min_size=10, max_size=60), st.integers(1, 24))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@example([("open", 0, False), ("read", 0, 0, CHUNK), ("turn",)], 1)
 def test_R1_R5_L4_every_byte_is_right_whatever_the_order(script, units):
     trio.run(play, script, units, None)
 
