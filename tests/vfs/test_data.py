@@ -7,6 +7,7 @@ import os
 
 import pytest
 import trio
+import trio.testing
 
 from mscfs.errors import StoreUnavailableError
 from mscfs.vfs.filesystem import Change
@@ -104,6 +105,23 @@ async def test_sequential_reads_fetch_ahead_and_random_ones_do_not(tmp_path):
         await trio.testing.wait_all_tasks_blocked()
         assert w.transport.bytes_fetched - fetched > 2 * MIB
         await w.fs.release(handle)
+
+
+async def test_a_small_file_is_one_get_at_open_and_none_when_the_kernel_kept_its_pages(tmp_path):
+    async with world(tmp_path, replicas=False, chunk_size=65536, metadata_ttl=60) as w:
+        content = os.urandom(300_000)
+        put(w.store("primary") / "a", content)
+        found = await w.fs.lookup(ROOT, "a")
+        handle, keeps = await w.fs.open(found.number, os.O_RDONLY)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (keeps, w.transport.fetches) == (False, 1)
+        assert bytes(await w.fs.read(handle, 100_000, 131_072)) == content[100_000:231_072]
+        await w.fs.release(handle)
+        handle, keeps = await w.fs.open(found.number, os.O_RDONLY)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (keeps, w.transport.fetches) == (True, 1)
+        await w.fs.release(handle)
+        assert w.parts.fetcher.buffers.arena.used == 0
 
 
 async def test_one_fetch_serves_all_who_wait(tmp_path):
