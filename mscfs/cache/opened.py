@@ -12,6 +12,8 @@ MOST = 1024
 """Chunks kept open. Each costs a descriptor, and pages of the system's cache rather than memory of our own."""
 DESCRIPTOR_SHARE = 4
 """At most one part in so many of the descriptors we may have."""
+DISK_SHARE = 16
+"""At most one part in so many of the cache's bytes: what is open takes room on the disk also when it was evicted."""
 
 
 class OpenChunks:
@@ -21,6 +23,8 @@ class OpenChunks:
         self._cache = cache
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = most or max(1, min(MOST, descriptors // DESCRIPTOR_SHARE))
+        self._most_bytes = cache.settings.limit // DISK_SHARE
+        self._bytes = 0
         self._chunks: OrderedDict[ChunkId, Chunk] = OrderedDict()
 
     def read(self, name: ChunkId, begin: int, end: int) -> bytes | memoryview | None:
@@ -29,14 +33,13 @@ class OpenChunks:
         try:
             return chunk.read(begin, end) if chunk is not None else None
         except OSError:
-            self._chunks.pop(name).close()
+            self._forget(name)
             return None
 
     def close(self) -> None:
         """Close all."""
-        for chunk in self._chunks.values():
-            chunk.close()
-        self._chunks.clear()
+        for name in list(self._chunks):
+            self._forget(name)
 
     def _open(self, name: ChunkId) -> Chunk | None:
         """The chunk, verified when it was opened."""
@@ -47,6 +50,12 @@ class OpenChunks:
         chunk = self._cache.open(name)
         if chunk is not None:
             self._chunks[name] = chunk
-            if len(self._chunks) > self._most:
-                self._chunks.popitem(last=False)[1].close()
+            self._bytes += chunk.size
+            while len(self._chunks) > 1 and (len(self._chunks) > self._most or self._bytes > self._most_bytes):
+                self._forget(next(iter(self._chunks)))
         return chunk
+
+    def _forget(self, name: ChunkId) -> None:
+        chunk = self._chunks.pop(name)
+        self._bytes -= chunk.size
+        chunk.close()

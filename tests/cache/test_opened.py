@@ -15,11 +15,12 @@ from mscfs.cache.opened import OpenChunks
 
 DIGEST = "00000000000000000000000000000000"
 LARGE = 1 << 20
+LIMIT = 8 * LARGE * opened.DISK_SHARE
 
 
 @pytest.fixture
 def cache(tmp_path):
-    with ChunkCache(tmp_path / "cache", 64 << 20) as cache:
+    with ChunkCache(tmp_path / "cache", LIMIT) as cache:
         for index in range(8):
             assert cache.insert(ChunkId(DIGEST, index), bytes([index]) * LARGE)
         yield cache
@@ -69,6 +70,32 @@ def test_L4_a_bounded_number_stays_open_those_used_last(cache, verified):
     assert verified == [0, 1, 2, 3, 1]
     kept.close()
     assert descriptors() == before
+
+
+def test_L4_what_stays_open_takes_a_bounded_part_of_the_disk_also_when_it_was_evicted(tmp_path):
+    """A file that is open takes room until it is closed, and eviction counts it no more."""
+    limit = 3 * LARGE * opened.DISK_SHARE
+    with ChunkCache(tmp_path / "cache", limit) as cache:
+        kept = OpenChunks(cache)
+        before = descriptors()
+        for index in range(20):
+            cache.insert(ChunkId(DIGEST, index), bytes([index]) * LARGE)
+            read(kept, index, end=10 if index % 2 else LARGE)
+            assert descriptors() <= before + 3
+        for index in range(20):
+            assert read(kept, index) == bytes([index]) * 10
+        kept.close()
+        assert descriptors() == before
+
+
+def test_the_chunk_that_is_read_stays_open_however_small_the_cache(tmp_path, verified):
+    with ChunkCache(tmp_path / "cache", 2 * LARGE) as cache:
+        cache.insert(ChunkId(DIGEST, 1), b"\x01" * LARGE)
+        kept = OpenChunks(cache)
+        for _ in range(3):
+            assert read(kept, 1) == b"\x01" * 10
+        assert verified == [1]
+        kept.close()
 
 
 def test_a_miss_is_looked_for_again_the_next_time(cache):
