@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import stat
+
 import pyfuse3
 
 from mscfs.vfs.attributes import Attributes
 
 BLOCK_SIZE = 512
 PREFERRED_BLOCK = 4096
+DIRECTORY_BLOCK = 131072
+"""The C library takes it for the size of its readdir buffer, and the kernel for that of its request: about 700 entries
+at once."""
 
 
 def to_entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
@@ -21,7 +26,7 @@ def to_entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
     entry.st_nlink = attributes.links
     entry.st_atime_ns = attributes.atime_ns
     entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
-    entry.st_blksize = PREFERRED_BLOCK
+    entry.st_blksize = DIRECTORY_BLOCK if stat.S_ISDIR(attributes.mode) else PREFERRED_BLOCK
     entry.st_blocks = -(-attributes.size // BLOCK_SIZE)
     entry.entry_timeout = entry.attr_timeout = attributes.timeout
     return entry

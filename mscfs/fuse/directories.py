@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pyfuse3
 
-from mscfs.fuse.answers import BLOCK_SIZE, to_entry
-from mscfs.providers.page import SYMLINK
+from mscfs.fuse.answers import BLOCK_SIZE, DIRECTORY_BLOCK, PREFERRED_BLOCK, to_entry
+from mscfs.providers.page import DIRECTORY, SYMLINK
 from mscfs.vfs.entries import BLOCK, BLOCK_BITS
 from mscfs.vfs.filesystem import Filesystem
 from mscfs.vfs.inodes import Inode
@@ -39,6 +39,7 @@ def reply(filesystem: Filesystem, token: pyfuse3.ReaddirToken, rows: Rows) -> No
         kind, detail, size, time = kinds[slot], details[slot], sizes[slot], modified[slot] or started_ns
         if kind != last_kind or detail is not last_detail:
             answer.st_mode, answer.st_uid, answer.st_gid = filesystem.ownership(kind, detail)
+            answer.st_blksize = DIRECTORY_BLOCK if kind == DIRECTORY else PREFERRED_BLOCK
             last_kind, last_detail = kind, detail
         if kind == SYMLINK and detail is not None and detail.symlink_target is not None:
             size = len(detail.symlink_target)

@@ -24,10 +24,11 @@ from mscfs.errors import (
 from mscfs.providers.base import Capabilities, MultipartUpload, Source, Space, StorageProvider
 from mscfs.providers.beneath import Base, check_path, closing, locked, reopen, storage_errors
 from mscfs.providers.file_draft import Draft, make_link, sweep, version_of
-from mscfs.providers.file_listing import entries, walk
+from mscfs.providers.file_listing import entries, pages, walk
 from mscfs.providers.file_metadata import describe, describe_path, read_metadata, type_of, write_metadata
 from mscfs.providers.file_reader import FileReader
 from mscfs.providers.file_upload import FileUpload
+from mscfs.providers.page import Page
 from mscfs.providers.sources import read_pieces
 from mscfs.types import STAMP_KEY, ByteRange, ObjectMetadata, Version
 
@@ -99,6 +100,13 @@ class FileProvider(StorageProvider):
             self._check(directory.removesuffix("/"))
         with storage_errors(store=self.profile, key=directory), self._base() as base:
             yield from entries(base, directory)
+
+    def list_pages(self, directory: str = "") -> Iterator[Page]:
+        """The same in columns."""
+        if directory:
+            self._check(directory.removesuffix("/"))
+        with storage_errors(store=self.profile, key=directory), self._base() as base:
+            yield from pages(base, directory)
 
     def has_directory(self, directory: str) -> bool:
         """Whether it is there; the base itself is `""`."""

@@ -8,11 +8,15 @@ import stat
 from collections.abc import Generator, Iterator
 
 from mscfs.providers.beneath import Base, closing, is_draft
+from mscfs.providers.file_draft import version_of
 from mscfs.providers.file_metadata import describe, type_of
+from mscfs.providers.page import DIRECTORY, FILE, PAGE_SIZE, SYMLINK, Detail, Entry, Page, PageBuilder
 from mscfs.types import ObjectMetadata
 
 _Place = tuple[bytes, ObjectMetadata | None]
 """A key in the order and its object; None for a directory, whose key ends in `/`."""
+
+_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK}
 
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -43,16 +47,35 @@ def entries(base: Base, directory: str) -> Iterator[ObjectMetadata]:
 
     Its names are in memory, since the disk has no order; what they stand for is looked at as it is asked for.
     """
+    for descriptor, names in _opened(base, directory):
+        for name in names:
+            described = _described(descriptor, directory, os.fsdecode(name))
+            if described is not None:
+                yield described
+
+
+def pages(base: Base, directory: str) -> Iterator[Page]:
+    """The same in columns."""
+    for descriptor, names in _opened(base, directory):
+        builder, details = PageBuilder(), dict[tuple[int, int, int], Detail]()
+        for name in names:
+            entry = _entry(descriptor, name, details)
+            if entry is not None:
+                builder.add(entry)
+            if len(builder) >= PAGE_SIZE:
+                yield builder.build()
+        yield builder.build()
+
+
+def _opened(base: Base, directory: str) -> Iterator[tuple[int, list[bytes]]]:
+    """The open directory and its names in order, once; nothing if it is not there."""
     descriptor = _open(base, directory)
     if descriptor is None:
         return
     with closing(descriptor):
         with os.scandir(descriptor) as found:
-            names = sorted((entry.name for entry in found), key=os.fsencode)
-        for name in names:
-            described = None if is_draft(name) else _described(descriptor, directory, name)
-            if described is not None:
-                yield described
+            names = sorted(os.fsencode(entry.name) for entry in found if not is_draft(entry.name))
+        yield descriptor, names
 
 
 def _places(base: Base, directory: str, prefix: bytes, after: bytes) -> Generator[_Place, None, None]:
@@ -100,3 +123,28 @@ def _described(descriptor: int, directory: str, name: str) -> ObjectMetadata | N
             return None  # removed or replaced since the directory was read
         raise
     return None if type_of(status) is None else describe(directory + name, status, symlink_target=target)
+
+
+def _entry(descriptor: int, name: bytes, details: dict[tuple[int, int, int], Detail]) -> Entry | None:
+    """What `describe` says, for a page; files of one owner and mode share their detail."""
+    try:
+        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        mode = status.st_mode
+        target = os.readlink(name, dir_fd=descriptor) if stat.S_ISLNK(mode) else None
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EINVAL}:
+            return None  # removed or replaced since the directory was read
+        raise
+    kind = _KINDS.get(stat.S_IFMT(mode))
+    if kind is None:
+        return None
+    owned = (stat.S_IMODE(mode), status.st_uid, status.st_gid)
+    detail = details.get(owned)
+    if detail is None:
+        detail = details[owned] = Detail(*owned)
+    if target is not None:
+        detail = Detail(*owned, symlink_target=target)
+    if kind == DIRECTORY:
+        return Entry(name, kind, 0, status.st_mtime_ns, b"", detail)
+    version = version_of(status)
+    return Entry(name, kind, version.size, status.st_mtime_ns, version.tag.encode(), detail)

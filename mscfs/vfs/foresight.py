@@ -19,7 +19,8 @@ ASKED = 3
 DISCOURAGED = 100
 """So many more where a listing was given up because it had too many pages."""
 AHEAD = 4
-"""Neighbours whose listings are begun ahead, once two were opened in order."""
+"""Neighbours whose listings are begun ahead, once two were opened in order. One where a store is a directory: several
+threads of a process that ask the kernel for attributes get into each other's way, and there is no latency to hide."""
 _GAP = 1000
 """Entries that are looked through for the next directory."""
 
@@ -70,7 +71,7 @@ class Foresight:
         if before < 0:
             return
         for count, position in enumerate(self._directories_after(parent, following)):
-            if count >= AHEAD:
+            if count >= (1 if self._asking_is_cheap else AHEAD):
                 return
             neighbour = self._table.materialise(entries, entries.sequence[position])
             if not self._is_known(neighbour):

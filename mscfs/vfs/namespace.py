@@ -183,7 +183,8 @@ class Namespace:
 
     async def settle_links(self, entries: Entries, slots: Iterable[int]) -> None:
         """Find out which of these entries that may be symbolic links are."""
-        unsure = [slot for slot in slots if entries.states[slot] & UNSURE]
+        states = entries.states
+        unsure = [slot for slot in slots if states[slot] & UNSURE]
         if unsure:
             async with trio.open_nursery() as nursery:
                 for slot in unsure:
