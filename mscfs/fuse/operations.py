@@ -15,7 +15,7 @@ import pyfuse3
 from mscfs.errors import ReadOnlyError
 from mscfs.fuse.answers import no_entry, to_entry
 from mscfs.fuse.directories import reply
-from mscfs.fuse.xattrs import XattrReader
+from mscfs.fuse.xattrs import OURS, XattrReader
 from mscfs.vfs.filesystem import Change, Filesystem, Owner
 from mscfs.vfs.paths import NAME_MAX, to_bytes, to_name
 
@@ -262,6 +262,8 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """`user.mscfs.*`; nothing else is kept."""
+        if not name.startswith(OURS):
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)  # the kernel asks for capabilities at each write
         value = await self._xattrs.get(self._filesystem.key_of(inode), to_name(name))
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)

@@ -135,7 +135,6 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
 
     options = find_profile(request.config, request.profile).mscfs
     manager = open_store(request.config, request.profile)
-    await run_blocking(_check_primary, manager.primary, bool(manager.replicas))
     cache = open_cache(request.config, request.profile)
     memory = make_memory(options)
     pool = WorkerPool(
@@ -149,7 +148,9 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
     )
     try:
         async with trio.open_nursery() as workers:
-            await workers.start(pool.run)
+            async with trio.open_nursery() as starting:
+                starting.start_soon(workers.start, pool.run)  # they load while the store is asked
+                await run_blocking(_check_primary, manager.primary, bool(manager.replicas))
             async with trio.open_nursery() as background:
                 parts = assemble(
                     request.config,

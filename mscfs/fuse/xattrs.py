@@ -11,6 +11,7 @@ from mscfs.vfs.paths import to_bytes
 from mscfs.vfs.transport import RunBlocking
 
 PREFIX = "user.mscfs."
+OURS = to_bytes(PREFIX)
 EVERYWHERE = ("profile", "key")
 FILES_ONLY = ("source", "version", "replicas")
 

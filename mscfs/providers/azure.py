@@ -212,6 +212,10 @@ class AzureProvider(StorageProvider):
     def make_symlink(self, key: str, target: str) -> ObjectMetadata:
         return self.put(key, b"", metadata=symlink_metadata(target))
 
+    def prepare(self) -> None:
+        if self._native:
+            self._native.prepare()
+
     def probe(self) -> None:
         next(self._list("", page_size=1), None)
 

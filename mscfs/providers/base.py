@@ -273,6 +273,9 @@ class StorageProvider(ABC):
     def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
         """Replace an object's user metadata without moving its bytes. The tag may change: see the result."""
 
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to make
+        """Load and make what the first call would. What goes wrong the first call will tell: raises nothing."""
+
     @abstractmethod
     def probe(self) -> None:
         """One cheap request that fails when the store is down, missing or refuses us."""

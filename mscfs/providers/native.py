@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -105,6 +105,11 @@ class NativeClient:
         self._pin = pin
         self._store: Any = None
         self._clock = StoreClock()
+
+    def prepare(self) -> None:
+        """Make the obstore store now instead of at the first call. Raises nothing."""
+        with suppress(StorageError), self.errors(""):
+            self._opened()
 
     def serves(self, key: str) -> bool:
         """Whether this process can use obstore, and obstore can name this key."""

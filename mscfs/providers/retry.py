@@ -96,6 +96,9 @@ class RetryingProvider(StorageProvider):
     def head_directory(self, directory: str) -> ObjectMetadata:
         return self.read(lambda: self.inner.head_directory(directory))
 
+    def prepare(self) -> None:
+        self.inner.prepare()
+
     def probe(self) -> None:
         """Never repeated: the question is how the store is now."""
         self.inner.probe()

@@ -201,6 +201,10 @@ class S3Provider(StorageProvider):
     def make_symlink(self, key: str, target: str) -> ObjectMetadata:
         return self.put(key, b"", metadata=symlink_metadata(target))
 
+    def prepare(self) -> None:
+        if self._native:
+            self._native.prepare()
+
     def probe(self) -> None:
         next(self._list("", page_size=1), None)
         self._is_bucket_known = True

@@ -382,6 +382,11 @@ class ReplicaManager(StorageProvider):
             self._replicate(written)
         return written
 
+    def prepare(self) -> None:
+        """Prepare all stores, those that are read first."""
+        for source in (*self.replicas, self.primary_source):
+            source.provider.prepare()
+
     def probe(self) -> None:
         """Probe the primary."""
         self.primary.probe()

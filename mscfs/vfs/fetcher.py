@@ -193,16 +193,20 @@ class Fetcher:
 
         assert buffer.offset is not None
         target = buffer.target
-        buffer.fetch = self._transport.start_fetch(
-            target.key,
-            target.version,
-            buffer.first,
-            buffer.count,
-            buffer.offset,
-            foreground=foreground,
-            on_arrival=arrive,
-            on_end=end,
-        )
+        try:
+            buffer.fetch = self._transport.start_fetch(
+                target.key,
+                target.version,
+                buffer.first,
+                buffer.count,
+                buffer.offset,
+                foreground=foreground,
+                on_arrival=arrive,
+                on_end=end,
+            )
+        except Exception:
+            log.exception("a bug in a fetch of %r: its readers get EIO, the mount goes on", target.key)
+            end(None, None)
 
     def _track(self) -> int:
         serial = next(self._serial)

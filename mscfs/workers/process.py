@@ -137,6 +137,7 @@ def serve(connection: socket.socket, memory: int) -> None:
     for number in range(settings.threads):
         threading.Thread(target=_work, args=(queue, tasks, outbox), name=f"worker-{number}", daemon=True).start()
     outbox.send(Ready())
+    threading.Thread(target=tasks.prepare, name="prepare", daemon=True).start()
     for message in messages:
         match message:
             case Cancel():

@@ -105,6 +105,10 @@ class Tasks:
                     bring_up_to_date(manager, request.profile, unpack_text(request.key), delete=request.delete),
                 )
 
+    def prepare(self) -> None:
+        """Have the first request find everything loaded. Raises nothing."""
+        self._store.prepare()
+
     def close(self) -> None:
         """Close the store and leave the cache."""
         self._store.close()

@@ -74,6 +74,7 @@ def test_L3_a_bug_is_an_eio_for_one_call_and_the_mount_lives(tmp_path: Path, mon
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     profile = file_store(tmp_path / "primary")
     profile["storage_provider"]["type"] = "tests.fuse.buggy.BuggyProvider"
+    profile["mscfs"] = {"metadata_ttl": 0}  # so that each stat asks for the name itself
     write_config(tmp_path, {"data": profile})
     (tmp_path / "primary/fine").write_bytes(b"fine")
     m = Mounted(tmp_path)
