@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,12 +53,22 @@ def ending(process: subprocess.Popen[Any], number: int = signal.SIGTERM) -> Iter
 
 @contextmanager
 def scratch(parent: Path | None, prefix: str = "mscfs-bench-") -> Iterator[Path]:
-    """A directory that is removed."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    """A directory that is removed, unless something is still mounted below: that would lose what the mount shows."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).resolve()
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if any(Path(mountpoint).is_relative_to(directory) for mountpoint in mountpoints()):
+            print(f"{directory} stays: something is mounted below it", file=sys.stderr)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def mountpoints() -> list[str]:
+    """Where something is mounted."""
+    with open("/proc/self/mountinfo") as table:
+        # Spaces and the like are octal numbers there.
+        return [re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), line.split()[4]) for line in table]
 
 
 def _signal(process: subprocess.Popen[Any], number: int) -> None:

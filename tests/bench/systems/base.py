@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.interruption import ending, scratch
+from tests.bench.interruption import ending, mountpoints, scratch
 from tests.bench.server import ACCESS_KEY, SECRET_KEY
 
 _READY_SECONDS = 30.0
@@ -101,7 +102,7 @@ class System(ABC):
 
         With `disk_cache`, its cache on local disk is turned on.
         """
-        with scratch(directory, f"{self.name}-") as own:
+        with scratch(directory, re.sub(r"[^a-z0-9]+", "-", self.name) + "-") as own:
             place = Place(own, url, bucket, disk_cache)
             place.made("mnt")
             try:
@@ -175,9 +176,7 @@ def detach(mountpoint: Path) -> None:
 
 def is_mounted(mountpoint: Path) -> bool:
     """Whether something is mounted there; does not ask the file system itself, which may not answer."""
-    wanted = str(mountpoint)
-    with open("/proc/self/mountinfo") as table:
-        return any(line.split()[4] == wanted for line in table)
+    return str(mountpoint) in mountpoints()
 
 
 def said(command: Sequence[str]) -> str:
