@@ -32,9 +32,19 @@ def _where(results: Results) -> str:
     lines = [
         f"Measured on {machine['date']}: {machine['cores']} cores, {machine['memory']} of memory,",
         f"Linux {machine['kernel']}, Python {machine['python']}. The server and the programs ran on the same cores.",
+        f"Medians of {_runs(results)}.",
         "",
         *(f"- {name}: {system['version']} ({system['settings']})" for name, system in results.systems.items()),
     ]
     if results.absent:
         lines.append(f"- not installed: {', '.join(results.absent)}")
     return "\n".join(lines)
+
+
+def _runs(results: Results) -> str:
+    """How often the file systems were measured; the server, work 0, is measured at every start."""
+    numbers = {
+        len(figure.samples) for figure in results.figures.values() if figure.topic.work != "0" and figure.samples
+    }
+    fewest, most = min(numbers, default=0), max(numbers, default=0)
+    return f"{most} runs" if fewest == most else f"{fewest} to {most} runs"

@@ -131,6 +131,7 @@ def test_tables_and_plot_are_put_into_the_document(tmp_path: Path):
     assert text.endswith("after\n")
     assert "of last year" not in text
     assert "| mscfs | 300 | 3.00 | 0.50 |" in text
+    assert "Medians of 1 runs." in text
     ET.parse(tmp_path / "benchmarks.svg")
 
 
