@@ -118,7 +118,12 @@ class Results:
 
     def of(self, topic: Topic) -> list[Figure]:
         """The figures of one topic; ceilings last."""
-        found = [figure for figure in self.figures.values() if _key(figure.topic) == _key(topic)]
+        found = [
+            figure
+            for figure in self.figures.values()
+            # One that was begun when the run was interrupted has neither.
+            if _key(figure.topic) == _key(topic) and (figure.samples or figure.error)
+        ]
         return sorted(found, key=lambda figure: figure.is_ceiling)
 
     def get(self, work: str, what: str, system: str) -> Figure | None:

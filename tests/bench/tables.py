@@ -123,7 +123,7 @@ def _title(topic: Topic) -> str:
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    if figure.error:
+    if not figure.samples:
         return "failed"
     return number(figure.value) + (" (INVALID)" if figure.invalid else "")
 

@@ -167,3 +167,10 @@ def test_a_work_of_many_topics_is_one_table():
     assert columns == ("what", "mscfs", "rclone", "s3fs", "mscfs × best peer")
     assert lines == [("fio P1.1", "10", "20", "failed", "0.50"), ("fio P1.2", "30", "10", "failed", "3.00")]
     assert tables.markdown(results).count("fio P1.1") == 1
+
+
+def test_a_figure_that_an_interruption_left_empty_is_not_shown():
+    results = measured(mscfs=[300])
+    results.figure(SPEED, "rclone")
+    results.figure(Topic("10", "fio P1.1", "MiB/s"), "mscfs")
+    assert "rclone" not in tables.markdown(results)
