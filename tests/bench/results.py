@@ -113,7 +113,11 @@ class Results:
 
     def topics(self) -> list[Topic]:
         """What was measured, in the order of the works."""
-        found = {(figure.topic.work, figure.topic.what): figure.topic for figure in self.figures.values()}
+        found = {
+            (figure.topic.work, figure.topic.what): figure.topic
+            for figure in self.figures.values()
+            if figure.samples or figure.error
+        }
         return sorted(found.values(), key=lambda topic: work_order(topic.work))
 
     def of(self, topic: Topic) -> list[Figure]:
