@@ -5,20 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from mscfs.cli import config, demo, mount, mount_helper, objects, recover, replicas, status, umount
+from mscfs.cli import mount, mount_helper
 from mscfs.cli.program import DEBUG_VARIABLE, run
-
-app = typer.Typer(
-    help="Mount object storage with its replicas as a directory; read from the nearest healthy copy.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
 def _show_version(wanted: bool) -> None:
@@ -27,7 +20,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
@@ -39,9 +31,25 @@ def _options(
         os.environ[DEBUG_VARIABLE] = "1"
 
 
-for commands in (mount, umount, status, recover, objects, replicas, demo):
-    commands.register(app)
-app.add_typer(config.app, name="config")
+def make_app(arguments: Sequence[str]) -> typer.Typer:
+    """The commands; only `mount` when it is what the arguments name, as a node waits for it and the rest loads long."""
+    app = typer.Typer(
+        help="Mount object storage with its replicas as a directory; read from the nearest healthy copy.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    mount.register(app)
+    if list(arguments[:1]) == ["mount"]:
+        return app
+    from mscfs.cli import config, demo, objects, recover, replicas, status, umount  # noqa: PLC0415 - see above
+
+    for commands in (umount, status, recover, objects, replicas, demo):
+        commands.register(app)
+    app.add_typer(config.app, name="config")
+    return app
 
 
 def main() -> None:
@@ -49,7 +57,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if mount_helper.is_call_of_mount(arguments):
         run(lambda: mount_helper.mount(arguments))
-    run(lambda: app(args=arguments, prog_name="mscfs"))
+    run(lambda: make_app(arguments)(args=arguments, prog_name="mscfs"))
 
 
 if __name__ == "__main__":
