@@ -1,10 +1,10 @@
 """Read-ahead: how far in front of a sequential reader to fetch.
 
 A window starts small, doubles whenever the reader catches up with it (a stall), is refilled when half of it is used,
-and is halved when there is no memory for it. Small steps forward and back do not end it. A reader that jumps gets
-nothing ahead until it reads on from where it is: random readers pay for no byte they did not ask for, except the rest
-of a chunk. A handle has two windows, for programs that read two parts of a file in turn. Idea: the flow-control window
-of mountpoint-s3.
+and is halved when there is no memory for it. Small steps forward and back do not end it, but a reader that goes on
+passing over more than it reads gets nothing ahead. A reader that jumps gets nothing ahead until it reads on from where
+it is: random readers pay for no byte they did not ask for, except the rest of a chunk. A handle has two windows, for
+programs that read two parts of a file in turn. Idea: the flow-control window of mountpoint-s3.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ LARGEST_WINDOW = 64 << 20
 FORWARD_TOLERANCE = 16 << 20
 BACKWARD_TOLERANCE = 1 << 20
 STREAMS = 2
+MEMORY = 8 * FORWARD_TOLERANCE
+"""Bytes read and passed over after which what was before counts half."""
 
 
 class Window:
     """The read-ahead of one stream of reads. All offsets and sizes in bytes."""
 
-    __slots__ = ("_requested", "_size", "position")
+    __slots__ = ("_read", "_requested", "_size", "_skipped", "position")
 
     def __init__(self, end: int) -> None:
         self.position = end
@@ -30,6 +32,21 @@ class Window:
         self._size = 0
         self._requested = end
         """Everything before this offset was asked for."""
+        self._read = self._skipped = 0
+        """Bytes that were read, and that were passed over, of late."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether more is passed over than read, as when the kernel lacks some pages of a file here and there."""
+        return self._skipped > max(self._read, FORWARD_TOLERANCE)
+
+    def note(self, offset: int, end: int) -> None:
+        """A read of this stream, before `advance`."""
+        self._read += end - offset
+        self._skipped += max(0, offset - self.position)
+        if self._read + self._skipped > MEMORY:
+            self._read //= 2
+            self._skipped //= 2
 
     def follows(self, offset: int) -> bool:
         """Whether a read there belongs to this stream."""
@@ -41,6 +58,8 @@ class Window:
         `limit` is the largest window that memory allows now.
         """
         self.position = max(self.position, end)
+        if self.is_sparse:
+            return None
         if not self._size:
             self._size = min(FIRST_WINDOW, limit)
         elif stalled:
@@ -75,6 +94,7 @@ class ReadAhead:
         windows = self._windows
         for number, window in enumerate(windows):
             if window.follows(offset):
+                window.note(offset, end)
                 if number:
                     windows.insert(0, windows.pop(number))
                 return window

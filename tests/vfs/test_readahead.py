@@ -223,3 +223,24 @@ def test_L4_whatever_is_read_a_window_asks_only_for_what_lies_ahead_within_its_l
         assert position <= window.position <= begin < end <= window.position + max(limit, size_before)
         if refuse:
             window.refused(begin)
+
+
+def test_R7_a_reader_that_passes_over_more_than_it_reads_gets_nothing_ahead_until_it_reads_on():
+    ahead, offset, asked = ReadAhead(), 0, 0
+    for _ in range(100):
+        wanted = read(ahead, offset, 4096, stalled=True)
+        asked += wanted[1] - wanted[0] if wanted else 0
+        offset += 5 * MIB
+    assert asked < 2 * FORWARD_TOLERANCE
+    answers = []
+    for _ in range(64 * MIB // READ):
+        answers.append(read(ahead, offset))
+        offset += READ
+    assert any(answers)
+
+
+def test_one_step_forward_within_the_tolerance_keeps_reading_ahead():
+    ahead = ReadAhead()
+    read(ahead, 0)
+    assert read(ahead, READ)
+    assert read(ahead, FORWARD_TOLERANCE)
