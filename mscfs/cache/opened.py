@@ -28,13 +28,22 @@ class OpenChunks:
         self._chunks: OrderedDict[ChunkId, Chunk] = OrderedDict()
 
     def read(self, name: ChunkId, begin: int, end: int) -> bytes | memoryview | None:
-        """Bytes of a chunk, which must lie in it; None for a miss. A disk that fails is a miss."""
+        """Bytes of a chunk, which must lie in it; None for a miss. A disk that fails is a miss.
+
+        A mapped chunk is let go when it is read to its end: a reader of large pieces goes on to the next one, and
+        mapped pages count as this process's memory.
+        """
         chunk = self._open(name)
+        if chunk is None:
+            return None
         try:
-            return chunk.read(begin, end) if chunk is not None else None
+            data = chunk.read(begin, end)
         except OSError:
             self._forget(name)
             return None
+        if isinstance(data, memoryview) and end == chunk.size:
+            self._forget(name)
+        return data
 
     def close(self) -> None:
         """Close all."""

@@ -128,7 +128,20 @@ def test_a_slice_of_a_chunk_that_had_to_make_room_stays_good(cache):
     kept.close()
 
 
-@pytest.mark.parametrize("size", [10, LARGE], ids=["read by copy", "mapped"])
+def test_L4_a_mapped_chunk_is_let_go_at_its_end_and_its_last_slice_stays_good(cache, verified):
+    before = descriptors()
+    kept = OpenChunks(cache, 4)
+    read(kept, 1, end=LARGE // 2)
+    assert descriptors() == before + 1
+    last = kept.read(ChunkId(DIGEST, 1), LARGE // 2, LARGE)
+    assert last == b"\x01" * (LARGE // 2)
+    last.release()
+    assert descriptors() == before
+    assert verified == [1]
+    kept.close()
+
+
+@pytest.mark.parametrize("size", [10, LARGE - 1], ids=["read by copy", "mapped"])
 def test_a_chunk_evicted_from_the_disk_while_it_is_open_stays_readable(cache, size):
     kept = OpenChunks(cache, 4)
     read(kept, 1, end=size)
@@ -168,7 +181,7 @@ def test_closing_gives_everything_back_and_does_no_harm_twice(cache):
     before = descriptors()
     kept = OpenChunks(cache, 8)
     for index in range(8):
-        read(kept, index, end=10 if index % 2 else LARGE)
+        read(kept, index, end=10 if index % 2 else LARGE - 1)
     assert descriptors() == before + 8
     kept.close()
     kept.close()
