@@ -12,17 +12,11 @@ from mscfs.types import ByteRange
 PIECE = 1 << 20
 
 
-class FileSlice(io.RawIOBase):
-    """A part of a local file as a file of its own; threads may share the descriptor, as its position is not used.
+class _Body(io.RawIOBase):
+    """What a client may ask of a file of `size` bytes beside reading it."""
 
-    `read` gives at least a MiB at a time, where there is so much: HTTP clients ask for 16 KiB and send what they get.
-
-    IntegrityError when the file turns out to be shorter.
-    """
-
-    def __init__(self, descriptor: int, part: ByteRange) -> None:
-        self._descriptor = descriptor
-        self._part = part
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._position = 0
 
     def readable(self) -> bool:
@@ -35,9 +29,23 @@ class FileSlice(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._part.size}[whence]
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = start + offset
         return self._position
+
+
+class FileSlice(_Body):
+    """A part of a local file as a file of its own; threads may share the descriptor, as its position is not used.
+
+    `read` gives at least a MiB at a time, where there is so much: HTTP clients ask for 16 KiB and send what they get.
+
+    IntegrityError when the file turns out to be shorter.
+    """
+
+    def __init__(self, descriptor: int, part: ByteRange) -> None:
+        super().__init__(part.size)
+        self._descriptor = descriptor
+        self._part = part
 
     def read(self, size: int = -1) -> bytes:
         rest = self._part.size - self._position
@@ -63,25 +71,12 @@ class FileSlice(io.RawIOBase):
         return count
 
 
-class WholeBody(io.RawIOBase):
+class WholeBody(_Body):
     """Bytes as a file that gives all of them at once, whatever is asked for: see `FileSlice`."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data)
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._data)}[whence] + offset
-        return self._position
+        super().__init__(len(self._data))
 
     def read(self, size: int = -1) -> Any:
         rest = self._data[self._position :] if size else self._data[:0]

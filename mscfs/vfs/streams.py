@@ -8,8 +8,8 @@ does any trouble: the staging file is complete at all times, and is sent as a wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -71,11 +71,6 @@ class Stream:
         self._progress = trio.lowlevel.ParkingLot()
         streams.nursery.start_soon(self._begin, metadata)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it was completed or given up."""
-        return self._is_over
-
     def offer(self, size: int) -> None:
         """Bytes up to `size` are written: send all parts that are complete."""
         while not self._is_over and self.end + part_size(self._number + 1) <= size:
@@ -133,19 +128,26 @@ class Stream:
         self._under_way += 1
         self._streams.nursery.start_soon(self._send, self._number, part)
 
-    async def _begin(self, metadata: Callable[[], Awaitable[UserMetadata]]) -> None:
-        streams = self._streams
+    @contextmanager
+    def _or_whole(self) -> Iterator[None]:
+        """Any trouble ends the stream; the file is sent as a whole when it is closed."""
         try:
-            self._metadata = await metadata()
-            self._upload, self._token = await streams.transport.begin_parts(self._key, self._metadata)
-            if self._token:
-                self._row = await streams.run_blocking(streams.journal.begin_parts, self._key, self._token)
+            yield
         except StorageError as error:
             log.info("%s will be sent as a whole when it is closed: a part failed: %s", self._key, error)
             self.abandon()
         except Exception:
             log.exception("a bug in the stream of %s: it will be sent as a whole", self._key)
             self.abandon()
+
+    async def _begin(self, metadata: Callable[[], Awaitable[UserMetadata]]) -> None:
+        streams = self._streams
+        try:
+            with self._or_whole():
+                self._metadata = await metadata()
+                self._upload, self._token = await streams.transport.begin_parts(self._key, self._metadata)
+                if self._token:
+                    self._row = await streams.run_blocking(streams.journal.begin_parts, self._key, self._token)
         finally:
             self._begun.set()
 
@@ -154,13 +156,8 @@ class Stream:
             await self._begun.wait()
             async with self._streams.limit:
                 if not self._is_over:
-                    await self._streams.transport.send_part(self._upload, self._key, number, self._path, part)
-        except StorageError as error:
-            log.info("%s will be sent as a whole when it is closed: a part failed: %s", self._key, error)
-            self.abandon()
-        except Exception:
-            log.exception("a bug in the stream of %s: it will be sent as a whole", self._key)
-            self.abandon()
+                    with self._or_whole():
+                        await self._streams.transport.send_part(self._upload, self._key, number, self._path, part)
         finally:
             self._under_way -= 1
             self._progress.unpark_all()
