@@ -9,7 +9,13 @@ import pytest
 
 pytest.register_assert_rewrite("tests.providers.contract")
 
-pytest_plugins = ["tests.emulators.azure", "tests.emulators.broken", "tests.emulators.gcs", "tests.emulators.s3"]
+pytest_plugins = [
+    "tests.emulators.azure",
+    "tests.emulators.broken",
+    "tests.emulators.fault_proxy",
+    "tests.emulators.gcs",
+    "tests.emulators.s3",
+]
 
 _LEAKING_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR", "MSC_", "MSCFS_")
 _SYSTEMD_DIRECTORIES = ("STATE_DIRECTORY", "CACHE_DIRECTORY", "RUNTIME_DIRECTORY")

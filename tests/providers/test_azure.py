@@ -40,7 +40,9 @@ from mscfs.providers.base import StorageProvider
 from mscfs.providers.native import NativeClient
 from mscfs.types import ByteRange, ObjectMetadata, from_ns
 from tests.emulators.azure import ACCOUNT, KEY, AzureServer
-from tests.emulators.broken import CuttingProxy, Recorder
+from tests.emulators.broken import Recorder
+from tests.emulators.fault_proxy import FaultProxy
+from tests.emulators.faults import Fault, in_object, reset, stall, truncate
 from tests.providers.contract import MIB, ProviderContract, body, keys
 from tests.providers.object_stores import CALLS, LongReader, read_into
 
@@ -436,23 +438,24 @@ def test_L5_what_the_service_says_is_not_repeated() -> None:
         assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("how", ["cut_after", "stall_after"])
+@pytest.mark.parametrize("how", [reset, truncate, stall])
 def test_R5_an_answer_that_breaks_off_is_an_error_and_never_short(
-    container: Container, native: bool, cutting_proxy: Callable[[str], CuttingProxy], how: str
+    container: Container, native: bool, fault_proxy: Callable[[str], FaultProxy], how: Callable[[int], Fault]
 ) -> None:
     content = os.urandom(9 * MIB)
     opened(container.profile).put("k", content)
-    proxy = cutting_proxy(container.server.url)
+    proxy = fault_proxy(container.server.url)
     provider = opened(container.through(proxy.url), rust_client=native, connect_timeout=0.5, read_timeout=0.5)
     assert body(provider, "k", ByteRange(0, 10)) == content[:10]
-    getattr(proxy, how)(5 * MIB)
+    rule = proxy.on(in_object(how(5 * MIB)), "GET", "k")
     got = bytearray()
     started = time.monotonic()
     with pytest.raises(StorageError) as caught:
         read_into(got, provider, "k")
     assert caught.value.transient
     assert time.monotonic() - started < 10
-    if how == "stall_after":
+    rule.assert_fired()
+    if how is stall:
         assert isinstance(caught.value, StoreTimeoutError)
     assert len(got) < len(content)
     assert content.startswith(got)

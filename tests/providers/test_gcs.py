@@ -34,7 +34,8 @@ from mscfs.providers.gcs import GcsProvider
 from mscfs.providers.gcs_connection import GcsConnection
 from mscfs.providers.native import NativeClient
 from mscfs.types import ByteRange, ObjectMetadata
-from tests.emulators.broken import CuttingProxy
+from tests.emulators.fault_proxy import FaultProxy
+from tests.emulators.faults import Fault, in_object, reset, stall, truncate
 from tests.emulators.gcs import GcsServer, private_key
 from tests.providers.contract import MIB, ProviderContract, body, keys
 from tests.providers.object_stores import CALLS, LongReader, read_into
@@ -336,23 +337,24 @@ def test_L5_a_token_service_that_is_down_is_unavailable(bucket: Bucket, native: 
         provider.head("k")
 
 
-@pytest.mark.parametrize("how", ["cut_after", "stall_after"])
+@pytest.mark.parametrize("how", [reset, truncate, stall])
 def test_R5_an_answer_that_breaks_off_is_an_error_and_never_short(
-    bucket: Bucket, native: bool, cutting_proxy: Callable[[str], CuttingProxy], how: str
+    bucket: Bucket, native: bool, fault_proxy: Callable[[str], FaultProxy], how: Callable[[int], Fault]
 ) -> None:
     content = os.urandom(9 * MIB)
     opened(bucket.profile).put("k", content)
-    proxy = cutting_proxy(bucket.server.url)
+    proxy = fault_proxy(bucket.server.url)
     provider = opened(bucket.profile, endpoint_url=proxy.url, rust_client=native, connect_timeout=0.5, read_timeout=0.5)
     assert body(provider, "k", ByteRange(0, 10)) == content[:10]
-    getattr(proxy, how)(5 * MIB)
+    rule = proxy.on(in_object(how(5 * MIB)), "GET", "k")
     got = bytearray()
     started = time.monotonic()
     with pytest.raises(StorageError) as caught:
         read_into(got, provider, "k")
     assert caught.value.transient
     assert time.monotonic() - started < 10
-    if how == "stall_after":
+    rule.assert_fired()
+    if how is stall:
         assert isinstance(caught.value, StoreTimeoutError)
     assert len(got) < len(content)
     assert content.startswith(got)

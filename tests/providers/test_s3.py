@@ -42,7 +42,9 @@ from mscfs.providers.s3_listing import list_bucket
 from mscfs.providers.s3_sdk import SdkClient
 from mscfs.providers.s3_upload import S3Upload, part_size_for
 from mscfs.types import SYMLINK_KEY, ByteRange, Version
-from tests.emulators.broken import CuttingProxy, Recorder
+from tests.emulators.broken import Recorder
+from tests.emulators.fault_proxy import FaultProxy
+from tests.emulators.faults import Fault, in_object, reset, stall, truncate
 from tests.emulators.s3 import S3Server
 from tests.providers.contract import (
     BODY,
@@ -623,21 +625,22 @@ def test_R9_a_silent_store_times_out(bucket: Bucket, native: bool, silent_url: s
     assert_one_clean_line(caught.value)
 
 
-@pytest.mark.parametrize("how", ["cut_after", "stall_after"])
+@pytest.mark.parametrize("how", [reset, truncate, stall])
 def test_R5_an_answer_that_breaks_off_is_an_error_and_never_short(
-    bucket: Bucket, native: bool, cutting_proxy: Callable[[str], CuttingProxy], how: str
+    bucket: Bucket, native: bool, fault_proxy: Callable[[str], FaultProxy], how: Callable[[int], Fault]
 ) -> None:
     content = os.urandom(9 * MIB)
     opened(bucket.profile).put("k", content)
-    proxy = cutting_proxy(bucket.server.url)
+    proxy = fault_proxy(bucket.server.url)
     provider = opened(bucket.profile, endpoint_url=proxy.url, rust_client=native, connect_timeout=0.5, read_timeout=0.5)
     assert body(provider, "k", ByteRange(0, 10)) == content[:10]
-    getattr(proxy, how)(5 * MIB)
+    rule = proxy.on(in_object(how(5 * MIB)), "GET", "k")
     got = bytearray()
     with pytest.raises(StorageError) as caught:
         read_into(got, provider, "k")
     assert caught.value.transient
-    if how == "stall_after":
+    rule.assert_fired()
+    if how is stall:
         assert isinstance(caught.value, StoreTimeoutError)
     assert 0 < len(got) < len(content)
     assert content.startswith(got)
