@@ -137,7 +137,8 @@ class Bench:
             if mount is not None and (complaint := mount.complaint()):
                 self.say(f"     it said: {complaint}")
             return None
-        wire = self._sent_since(before, outcome.read) / outcome.read if outcome.read else None
+        # A warm run may have sent nothing: there is nothing to wait for.
+        wire = self._sent_since(before, outcome.read if topic.cold else 0) / outcome.read if outcome.read else None
         figure.add(Sample(outcome.value, wire, watch.peak.pss, watch.peak.private, watch.cpu, dict(outcome.extras)))
         wire_text = "" if wire is None else f", {wire:.2f} bytes sent for each read"
         self.say(f"  {topic.work:>2} {topic.what}: {system} {outcome.value:,.4g} {topic.unit}{wire_text}")
