@@ -105,3 +105,18 @@ class PendingRename:
     source: str
     target: str
     version: Version
+
+
+MoveState = Literal["copying", "removing"]
+"""Until `removing` the old names are the truth; from then on the new ones are."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMove:
+    """A directory's rename under way. `replaced`: an empty directory of the new name was there before."""
+
+    id: int
+    source: str
+    target: str
+    state: MoveState
+    replaced: bool

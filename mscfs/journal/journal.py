@@ -1,4 +1,4 @@
-"""The journal of one profile: six tables in one SQLite file, in the profile's state directory.
+"""The journal of one profile: seven tables in one SQLite file, in the profile's state directory.
 
 - `wishes`: "make replica R hold key K as the primary holds it now". A wanted state, not an event: one row for each
   (R, K), and carrying it out twice is harmless.
@@ -7,6 +7,7 @@
 - `parts`: uploads in parts under way, which somebody must abort if their process does not live to end them.
 - `deletes`: names taken away on the mount whose object the primary still holds.
 - `renames`: server-side copy and delete under way.
+- `moves`: directories being renamed, which are many copies and many deletes on an object store.
 
 Several processes may share a journal (a mount, library programs, `mscfs drain`). A wish being worked on is claimed by
 a process; the claims of dead processes are void. What a call has returned from is on disk (synchronous=FULL), except
@@ -33,7 +34,9 @@ from mscfs.journal.entries import (
     ClaimedWish,
     FinishedUpload,
     Lag,
+    MoveState,
     PendingDelete,
+    PendingMove,
     PendingParts,
     PendingRename,
     PendingUpload,
@@ -43,7 +46,7 @@ from mscfs.journal.entries import (
 from mscfs.journal.process import is_alive, process_token
 from mscfs.types import Version
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
 
@@ -64,6 +67,9 @@ CREATE TABLE IF NOT EXISTS deletes (
   key BLOB PRIMARY KEY, version TEXT, created REAL NOT NULL, owner TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS renames (
   id INTEGER PRIMARY KEY, source BLOB NOT NULL, target BLOB NOT NULL, version TEXT NOT NULL, created REAL NOT NULL,
+  owner TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS moves (
+  id INTEGER PRIMARY KEY, source BLOB NOT NULL, target BLOB NOT NULL, state TEXT NOT NULL, replaced INTEGER NOT NULL,
   owner TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO counters VALUES ('serial', 0);
@@ -199,6 +205,7 @@ class Journal:
         wishes: int = sum(self._database.query(query, (replica,))[0][0] for replica in self._named(replicas))
         rest = self._database.query(
             "SELECT (SELECT COUNT(*) FROM uploads) + (SELECT COUNT(*) FROM deletes) + (SELECT COUNT(*) FROM renames)"
+            " + (SELECT COUNT(*) FROM moves)"
         )
         return wishes + int(rest[0][0])
 
@@ -360,6 +367,31 @@ class Journal:
             for row in rows
             if (version := Version.from_stamp(row[3]))
         ]
+
+    def begin_move(self, source: str, target: str, *, replaced: bool) -> int:
+        """A directory is about to be copied to its new name. Returns the row to finish."""
+        with self._database.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO moves (source, target, state, replaced, owner) VALUES (?, ?, 'copying', ?, ?)",
+                (_blob(source), _blob(target), replaced, process_token()),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def advance_move(self, move: int, state: MoveState) -> None:
+        """Everything is copied: from now on the new names are the truth (or a move is undone after all)."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE moves SET state = ? WHERE id = ?", (state, move))
+
+    def finish_move(self, move: int, wishes: Iterable[Wish] = ()) -> None:
+        """The move is complete, or was undone."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM moves WHERE id = ?", (move,))
+            self._insert_wishes(connection, list(wishes))
+
+    def moves(self, *, orphaned: bool = False) -> list[PendingMove]:
+        """Moves not finished. With `orphaned` those whose process is gone: they are this process's from now on."""
+        rows = self._rows("moves", "id", "id, source, target, state, replaced", orphaned=orphaned)
+        return [PendingMove(row[0], _key(row[1]), _key(row[2]), row[3], bool(row[4])) for row in rows]
 
     def close(self) -> None:
         """Close this process's connection; the next call opens a new one."""

@@ -222,6 +222,13 @@ class StorageProvider(ABC):
         self.delete(source, expected=expected)
         return renamed
 
+    def rename_directory(self, source: str, target: str) -> None:
+        """Rename a directory with all that is below it, in one step, replacing an empty one of the new name.
+
+        Only where directories are real (capability `real_directories`). DirectoryNotEmptyError.
+        """
+        raise UnsupportedError("this store renames no directories", store=self.profile, key=source)
+
     @abstractmethod
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Remove one object; a key that is already gone is no error.

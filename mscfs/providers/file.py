@@ -210,6 +210,28 @@ class FileProvider(StorageProvider):
             os.fsync(from_directory)
         return self.head(target)
 
+    def rename_directory(self, source: str, target: str) -> None:
+        """rename(2): a single step, whatever is below."""
+        self._check_directory(source)
+        self._check_directory(target)
+        old, new = source.removesuffix("/"), target.removesuffix("/")
+        with storage_errors(store=self.profile, key=source), self._base() as base, ExitStack() as held:
+            above_old = held.enter_context(closing(base.open_directory(_parent(old))))
+            above_new = held.enter_context(closing(base.open_directory(_parent(new))))
+            for directory in _in_lock_order(above_old, above_new):
+                held.enter_context(locked(directory, store=self.profile))
+            for swept in (False, True):
+                try:
+                    os.rename(_name(old), _name(new), src_dir_fd=above_old, dst_dir_fd=above_new)
+                    break
+                except OSError as error:
+                    if swept or error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                        raise
+                with closing(base.open_directory(new)) as opened:
+                    sweep(opened)
+            os.fsync(above_new)
+            os.fsync(above_old)
+
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Remove a file or link."""
         self._check(key)

@@ -159,6 +159,10 @@ class RetryingProvider(StorageProvider):
             return super().rename(source, target, expected=expected, if_absent=if_absent)
         return self.inner.rename(source, target, expected=expected, if_absent=if_absent)
 
+    def rename_directory(self, source: str, target: str) -> None:
+        """Not repeated: afterwards there is no source."""
+        self.inner.rename_directory(source, target)
+
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         self.change(lambda: self.inner.delete(key, expected=expected))
 

@@ -38,11 +38,12 @@ class Changes(Core):
         """truncate(2), chmod(2), chown(2), utimensat(2)."""
         self._check_writable()
         with self._table[number].used() as inode:
-            if change.size is not None:
-                await self._truncate(inode, change.size)
-            if change.is_kept_by_store or change.atime_ns is not None:
-                await self._set_posix_attributes(inode, change)
-            return self._attributes_of(inode)
+            async with self.namespace.gate.passage(inode):
+                if change.size is not None:
+                    await self._truncate(inode, change.size)
+                if change.is_kept_by_store or change.atime_ns is not None:
+                    await self._set_posix_attributes(inode, change)
+                return self._attributes_of(inode)
 
     async def _staging(self, inode: Inode) -> StagingFile:
         """The staging file of an inode, filled with its present content first. The caller holds the inode's lock."""

@@ -238,6 +238,10 @@ class Entries:
         """When the listing began that told of the slot last."""
         return self.moments[self.marks[slot]]
 
+    def doubt(self) -> None:
+        """Nothing that listings told is believed any longer without asking."""
+        self.moments = [float("-inf")] * len(self.moments)
+
     def is_new(self, slot: int) -> bool:
         """Whether the latest listing has told of the slot."""
         return self.marks[slot] == self.mark

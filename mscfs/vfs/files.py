@@ -27,7 +27,8 @@ class Files(Changes):
         the name up again and open what is there now.
         """
         with self._table[number].used() as inode:
-            return await self._open(inode, flags)
+            async with self.namespace.gate.passage(inode):
+                return await self._open(inode, flags)
 
     async def _open(self, inode: Inode, flags: int) -> tuple[int, bool]:
         if inode.is_directory:
@@ -52,11 +53,18 @@ class Files(Changes):
         self._check_writable()
         directory = self._directory(parent)
         self._check_name(name)
+        async with self.namespace.gate.passage(directory):
+            return await self._create(directory, name, mode, flags, owner)
+
+    async def _create(
+        self, directory: Inode, name: str, mode: int, flags: int, owner: Owner
+    ) -> tuple[int, bool, Attributes]:
         existing = self._table.child(directory, name)
         if existing is not None:
             if flags & os.O_EXCL:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-            handle, keep = await self.open(existing.number, flags)
+            with existing.used():
+                handle, keep = await self._open(existing, flags)
             return handle, keep, self._referenced(existing)
         placeholder = None
         if flags & os.O_EXCL:
@@ -87,9 +95,14 @@ class Files(Changes):
             return inode.staging.read(offset, size)
         if handle.reader is None:
             handle.reader = self._pinned(inode)
+        reader = handle.reader
         try:
-            return await handle.reader.read(offset, size)
+            return await reader.read(offset, size)
         except (NotFoundError, VersionMismatchError) as error:
+            async with inode.lock:
+                has_moved = handle.reader is not reader
+            if has_moved:
+                return await self.read(handle_number, offset, size)
             raise VersionMismatchError(
                 "no store holds the version that was opened any more", store=error.store, key=inode.key
             ) from error

@@ -43,12 +43,14 @@ class Names(Core):
 
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The inode of a name, with one more reference by the kernel."""
-        found = await self.namespace.find(self._directory(parent), name)
-        if isinstance(found, Inode):
-            return self._referenced(found)
-        entries, slot = found
-        entries.refer(slot)
-        return self._listed(entries, slot)
+        directory = self._directory(parent)
+        async with self.namespace.gate.passage(directory):
+            found = await self.namespace.find(directory, name)
+            if isinstance(found, Inode):
+                return self._referenced(found)
+            entries, slot = found
+            entries.refer(slot)
+            return self._listed(entries, slot)
 
     def absence(self, parent: int) -> float:
         """Seconds for which the kernel may believe that a name it was just refused does not exist."""
@@ -66,7 +68,8 @@ class Names(Core):
         """Some entries from `position` on, as soon as there are any; none at the end. 0 begins anew."""
         handle = self.handles.directory(handle_number)
         if position == 0 or handle.listing is None:
-            handle.listing, handle.loose = await self.namespace.listing(handle.inode), None
+            async with self.namespace.gate.passage(handle.inode):
+                handle.listing, handle.loose = await self.namespace.listing(handle.inode), None
         listing, entries = handle.listing, handle.inode.entries
         assert entries is not None
         await listing.reach(position)
@@ -118,27 +121,30 @@ class Names(Core):
 
     async def symlink(self, parent: int, name: str, target: str, owner: Owner) -> Attributes:
         """Make a symbolic link."""
-        directory = await self._vacant(parent, name)
-        key = directory.key + name
-        written = await self._run_blocking(self.manager.make_symlink, key, target)
-        self._on_wishes()
-        inode = self._table.add(directory, name, stat.S_IFLNK)
-        self.namespace.changed(inode, written)
-        inode.overrides.uid, inode.overrides.gid = owner.uid, owner.gid
-        return self._referenced(inode)
+        directory = self._directory(parent)
+        async with self.namespace.gate.passage(directory):
+            await self._check_vacant(directory, name)
+            written = await self._run_blocking(self.manager.make_symlink, directory.key + name, target)
+            self._on_wishes()
+            inode = self._table.add(directory, name, stat.S_IFLNK)
+            self.namespace.changed(inode, written)
+            inode.overrides.uid, inode.overrides.gid = owner.uid, owner.gid
+            return self._referenced(inode)
 
     async def make_directory(self, parent: int, name: str, mode: int, owner: Owner) -> Attributes:
         """Make a directory."""
-        directory = await self._vacant(parent, name)
-        key = directory.key + name + "/"
-        await self._run_blocking(self._make_directory, key, mode, owner)
-        self._on_wishes()
-        inode = self._table.add(directory, name, stat.S_IFDIR)
-        self.namespace.changed(inode, directory_metadata(key))
-        self.namespace.made_directory(inode)
-        inode.overrides.mode, inode.overrides.uid, inode.overrides.gid = mode, owner.uid, owner.gid
-        inode.overrides.mtime_ns = time.time_ns()
-        return self._referenced(inode)
+        directory = self._directory(parent)
+        async with self.namespace.gate.passage(directory):
+            await self._check_vacant(directory, name)
+            key = directory.key + name + "/"
+            await self._run_blocking(self._make_directory, key, mode, owner)
+            self._on_wishes()
+            inode = self._table.add(directory, name, stat.S_IFDIR)
+            self.namespace.changed(inode, directory_metadata(key))
+            self.namespace.made_directory(inode)
+            inode.overrides.mode, inode.overrides.uid, inode.overrides.gid = mode, owner.uid, owner.gid
+            inode.overrides.mtime_ns = time.time_ns()
+            return self._referenced(inode)
 
     def _make_directory(self, key: str, mode: int, owner: Owner) -> None:
         self.manager.make_directory(key)
@@ -146,11 +152,9 @@ class Names(Core):
             uid, gid = (owner.uid, owner.gid) if MAY_GIVE_AWAY else (None, None)
             self.manager.primary.set_posix_attributes(key, mode=mode, uid=uid, gid=gid)
 
-    async def _vacant(self, parent: int, name: str) -> Inode:
-        """The directory in which `name` is free to be made."""
+    async def _check_vacant(self, directory: Inode, name: str) -> None:
+        """Raise unless `name` is free to be made in a directory."""
         self._check_writable()
-        directory = self._directory(parent)
         self._check_name(name)
         if await self._lookup_or_none(directory, name) is not None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-        return directory

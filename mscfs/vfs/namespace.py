@@ -21,6 +21,7 @@ from mscfs.providers.page import DIRECTORY, MAYBE_LINK, Entry, Page, entries_of,
 from mscfs.types import ObjectMetadata, Version, from_ns
 from mscfs.vfs.entries import GONE, UNSURE, Entries
 from mscfs.vfs.foresight import Foresight
+from mscfs.vfs.gate import Gate
 from mscfs.vfs.inodes import Inode, InodeTable
 from mscfs.vfs.listings import Lister, Listing
 from mscfs.vfs.paths import is_valid_name, to_bytes, to_name
@@ -55,6 +56,8 @@ class Namespace:
         """Names that are both object and directory, as the last listing of each directory counted them."""
         self.deferred: dict[str, Version | None] = {}
         """Keys unlinked here whose object waits for its last handle to close."""
+        self.gate = Gate()
+        """Directories being moved, and the calls about what is below them."""
         self._store = store
         self._run_blocking = run_blocking
         self._clock = clock
@@ -98,6 +101,12 @@ class Namespace:
         entries.begin(self._clock())
         inode.listing = Listing(inode, entries.sequence, self._clock(), self._serial)
         inode.listing.is_complete = True
+
+    def forget_below(self, directory: Inode) -> None:
+        """A directory was moved: what listings told of its names has to be asked anew, under their new keys."""
+        directory.listing = None
+        if directory.entries is not None:
+            directory.entries.doubt()
 
     # -- questions ------------------------------------------------------------------------------------------------
 
@@ -285,7 +294,7 @@ class Namespace:
         return listing
 
     def _is_listed(self, directory: Inode) -> bool:
-        return directory.coming is not None or self.absence(directory) > 0
+        return directory.coming is not None or self.absence(directory) > 0 or self.gate.is_moving(directory)
 
     def take(self, listing: Listing, page: Page) -> None:
         """A page of a listing has come."""

@@ -15,6 +15,7 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.renames import settle_rename
 from mscfs.vfs.staging import DIRTY
+from mscfs.vfs.trees import settle_move
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Recovered:
 
 
 def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recovered:
-    """Settle uploads, parts, renames and deletes whose process is gone (blocking).
+    """Settle uploads, parts, renames, moves and deletes whose process is gone (blocking).
 
     `staging` holds one directory a process.
 
@@ -47,6 +48,9 @@ def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recover
     for rename in journal.renames(orphaned=True):
         with _logged(rename.source):
             settle_rename(manager, journal, rename)
+    for move in journal.moves(orphaned=True):
+        with _logged(move.source):
+            settle_move(manager, journal, move)
     for delete in journal.deletes(orphaned=True):
         with _logged(delete.key):
             _settle_delete(manager, journal, delete)

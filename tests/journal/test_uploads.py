@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mscfs.journal import Journal, PendingDelete, PendingRename, Wish
+from mscfs.journal import Journal, PendingDelete, PendingMove, PendingRename, Wish
 from mscfs.types import Version
 from tests.journal.processes import killed
 
@@ -93,6 +93,20 @@ def test_W7_renames(journal: Journal) -> None:
     journal.finish_rename(row, [Wish("r", "b", "replicate", 5)])
     assert [rename.id for rename in journal.renames()] == [other]
     assert journal.pending() == 2
+
+
+def test_W7_moves_of_directories(journal: Journal) -> None:
+    row = journal.begin_move("a/", "b/", replaced=False)
+    other = journal.begin_move("c/", "d/", replaced=True)
+    journal.advance_move(row, "removing")
+    assert journal.moves() == [
+        PendingMove(row, "a/", "b/", "removing", replaced=False),
+        PendingMove(other, "c/", "d/", "copying", replaced=True),
+    ]
+    assert journal.pending() == 2
+    journal.finish_move(row, [Wish("r", "b/x", "replicate", 5)])
+    assert [move.id for move in journal.moves()] == [other]
+    assert journal.claim(1)[0].key == "b/x"
 
 
 def test_versions_without_a_tag_come_back(journal: Journal) -> None:

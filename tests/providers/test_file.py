@@ -744,3 +744,25 @@ def _increment(base: Path, times: int) -> None:
         except VersionMismatchError:
             continue
         done += 1
+
+
+def test_a_directory_is_renamed_in_one_step(provider: StorageProvider, base: Path) -> None:
+    provider.put("old/deep/a", b"a")
+    version = provider.head("old/deep/a").version
+    provider.make_directory("new/")
+    (base / "new" / draft_name()).write_bytes(b"x")
+    provider.rename_directory("old/", "new/")
+    assert provider.head("new/deep/a").version == version
+    assert not provider.has_directory("old/")
+
+
+def test_a_directory_replaces_only_an_empty_one(provider: StorageProvider) -> None:
+    provider.put("old/a", b"a")
+    provider.put("new/b", b"b")
+    with pytest.raises(DirectoryNotEmptyError):
+        provider.rename_directory("old/", "new/")
+    with pytest.raises(NotFoundError):
+        provider.rename_directory("gone/", "other/")
+    with pytest.raises(InvalidKeyError):
+        provider.rename_directory("old/", "../outside/")
+    assert provider.head("old/a").content_length == 1
