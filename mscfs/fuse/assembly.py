@@ -19,6 +19,7 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.vfs.attributes import AttributeMaker
 from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.filesystem import Filesystem
+from mscfs.vfs.holdings import Holdings
 from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.pinned import PinnedObject
@@ -96,16 +97,26 @@ def assemble(
     options = settings.mscfs
     journal = manager.journal
     assert journal is not None
-    replicator = Replicator(manager, journal, transport, run_blocking, uploaders=uploader_count())
-
     prober = Prober((manager.primary_source, *manager.replicas), run_blocking)
+    holdings = Holdings(
+        manager.replicas,
+        transport.list_directory,
+        nursery,
+        ttl=options.metadata_ttl,
+        clock=trio.current_time,
+        suspect=prober.suspect,
+    )
+    replicator = Replicator(
+        manager, journal, transport, run_blocking, on_settled=holdings.settled, uploaders=uploader_count()
+    )
 
     def on_summary(target: PinnedObject, summary: FetchSummary) -> None:
         _count(manager, summary)
+        holdings.told(target.key, summary)
         for name in summary.errors:
             prober.suspect(name)
         if not read_only:
-            behind = (*summary.missing, *summary.stale)
+            behind = (*summary.missing, *summary.skipped, *summary.stale)
             replicator.gather(manager.back_fill_wishes(target.key, behind, target.version.size))
 
     namespace = Namespace(
@@ -126,6 +137,7 @@ def assemble(
         namespace=manager.identity,
         chunk_size=options.chunk_size,
         deadline=options.read_deadline,
+        lacking=holdings.lacking,
         on_summary=on_summary,
     )
     uploads = Uploads(

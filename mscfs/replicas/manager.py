@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -107,10 +107,19 @@ class ReplicaManager(StorageProvider):
         raise StoreUnavailableError("the object keeps changing", store=self.profile, key=key)
 
     def open_version(
-        self, key: str, byte_range: ByteRange | None, wanted: Version, *, without: str = ""
+        self,
+        key: str,
+        byte_range: ByteRange | None,
+        wanted: Version,
+        *,
+        without: str = "",
+        lacking: Collection[str] = (),
     ) -> FailoverReader:
-        """Open exactly the version `wanted`, never from the source named `without`; nothing is back-filled then."""
-        search = Search(self._sources, key, wanted, without=without)
+        """Open exactly the version `wanted`, never from the source named `without`; nothing is back-filled then.
+
+        Replicas that are said to be `lacking` it are asked last, and back-filled if they are not asked at all.
+        """
+        search = Search(self._sources, key, wanted, without=without, lacking=lacking)
         return self._open(search, key, byte_range, back_fill=not without)
 
     def _open(
@@ -128,7 +137,7 @@ class ReplicaManager(StorageProvider):
 
         def record() -> None:
             if back_fill:
-                self._back_fill(key, [*search.missing, *search.stale], metadata.content_length)
+                self._back_fill(key, [*search.missing, *search.skipped, *search.stale], metadata.content_length)
 
         record()
         return FailoverReader(search, source, reader, metadata, after_failover=record)

@@ -40,6 +40,11 @@ class FailoverReader(ObjectReader):
         return tuple(self._search.missing)
 
     @property
+    def skipped(self) -> Sequence[str]:
+        """The replicas that are said to lack the object and were not asked."""
+        return tuple(self._search.skipped)
+
+    @property
     def stale(self) -> Sequence[str]:
         """The replicas that were asked and held another version."""
         return tuple(self._search.stale)

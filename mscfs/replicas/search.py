@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from mscfs.errors import (
@@ -41,9 +41,20 @@ class Sources:
 
 
 class Search:
-    """The sources one read has tried. `wanted` None: the first copy that is found; from then on exactly that one."""
+    """The sources one read has tried. `wanted` None: the first copy that is found; from then on exactly that one.
 
-    def __init__(self, sources: Sources, key: str, wanted: Version | None, *, without: str = "") -> None:
+    `lacking` are replicas that are said to lack the object: they are asked when no other source delivers.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        key: str,
+        wanted: Version | None,
+        *,
+        without: str = "",
+        lacking: Collection[str] = (),
+    ) -> None:
         self._sources = sources
         self._key = key
         self._without = without
@@ -52,6 +63,8 @@ class Search:
         self.wanted = wanted
         self.missing: list[str] = []
         self.stale: list[str] = []
+        self.skipped = list(lacking)
+        """Replicas that lack the object, as far as is known, and were not asked."""
         self.errors: Counter[str] = Counter()
 
     def open(self, byte_range: ByteRange | None) -> tuple[Source, ObjectReader]:
@@ -61,6 +74,8 @@ class Search:
         VersionMismatchError or NotFoundError.
         """
         for source in self._in_order():
+            if source.profile in self.skipped:
+                self.skipped.remove(source.profile)
             try:
                 return source, self._open_on(source, byte_range)
             except StorageError as error:
@@ -95,10 +110,13 @@ class Search:
         return 0 if isinstance(error, NotFoundError) else 1
 
     def _in_order(self) -> Iterator[Source]:
-        """Replicas by priority, then the primary; those that failed in this read later, the unhealthy last."""
+        """Replicas by priority, then the primary, then those said to lack it; the unhealthy last.
+
+        Sources that failed in this read come later.
+        """
         candidates: list[Source] = [*self._sources.replicas, self._sources.primary]
-        candidates.sort(key=lambda source: self._failures[source.profile])
-        skipped = []
+        candidates.sort(key=lambda source: (source.profile in self.skipped, self._failures[source.profile]))
+        unhealthy = []
         for source in candidates:
             name = source.profile
             answered = name in self.missing or name in self.stale
@@ -107,9 +125,9 @@ class Search:
             if source is self._sources.primary or source.health.may_try():
                 yield source
             else:
-                skipped.append(source)
+                unhealthy.append(source)
         # Nobody else had it: better a store that was bad a moment ago than an error.
-        yield from skipped
+        yield from unhealthy
 
     def _open_on(self, source: Source, byte_range: ByteRange | None) -> ObjectReader:
         asks_primary = source is self._sources.primary

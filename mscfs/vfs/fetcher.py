@@ -34,6 +34,7 @@ SWEEP_SECONDS = 5.0
 class Fetcher:
     """Single flight for chunks. `on_summary` is told of each finished fetch; `deadline` is in seconds (R5).
 
+    `lacking` tells which replicas are not worth asking for a key.
     `cache` is the chunk cache on disk, or None when nothing is kept there.
     """
 
@@ -46,6 +47,7 @@ class Fetcher:
         namespace: str,
         chunk_size: int,
         deadline: float,
+        lacking: Callable[[str], tuple[str, ...]],
         on_summary: Callable[[PinnedObject, FetchSummary], None],
     ) -> None:
         self.buffers = BufferPool(arena, self._begin)
@@ -55,6 +57,7 @@ class Fetcher:
         self._transport = transport
         self._namespace = namespace
         self._chunk_size = chunk_size
+        self._lacking = lacking
         self._on_summary = on_summary
         self._serial = itertools.count()
         self._running: set[int] = set()
@@ -133,7 +136,15 @@ class Fetcher:
             self._told(target, summary, serial)
 
         self._transport.start_fetch(
-            target.key, target.version, 0, 0, 0, foreground=False, on_arrival=lambda _: None, on_end=end
+            target.key,
+            target.version,
+            0,
+            0,
+            0,
+            foreground=False,
+            lacking=self._lacking(target.key),
+            on_arrival=lambda _: None,
+            on_end=end,
         )
 
     # -- streams --------------------------------------------------------------------------------------------------
@@ -201,6 +212,7 @@ class Fetcher:
                 buffer.count,
                 buffer.offset,
                 foreground=foreground,
+                lacking=self._lacking(target.key),
                 on_arrival=arrive,
                 on_end=end,
             )

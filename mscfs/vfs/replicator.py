@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -23,8 +24,18 @@ BATCH_SECONDS = 0.05
 """How long wishes of reads are gathered before they are written to the journal together."""
 
 
+class OnSettled(Protocol):
+    """Takes what a step came to."""
+
+    def __call__(self, profile: str, key: str, /, *, held: bool) -> None:
+        """The replica holds the key as the primary does, or does not."""
+
+
 class Replicator:
-    """`uploaders` tasks below one dispatcher that claims wishes. Cancelled tasks give their claims back."""
+    """`uploaders` tasks below one dispatcher that claims wishes. Cancelled tasks give their claims back.
+
+    `on_settled` is told that a replica holds, or does not hold, a key as the primary does.
+    """
 
     def __init__(
         self,
@@ -33,6 +44,7 @@ class Replicator:
         transport: Transport,
         run_blocking: RunBlocking,
         *,
+        on_settled: OnSettled,
         uploaders: int = DEFAULT_UPLOADERS,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -40,6 +52,7 @@ class Replicator:
         self._journal = journal
         self._transport = transport
         self._run_blocking = run_blocking
+        self._on_settled = on_settled
         self._uploaders = uploaders
         self._clock = clock
         self._wake = trio.Event()
@@ -161,7 +174,8 @@ class Replicator:
     async def _attempt(self, wish: ClaimedWish) -> None:
         replica = self._manager.replica(wish.replica)
         try:
-            await self._transport.step(wish.replica, wish.key, delete=wish.kind == "delete")
+            result = await self._transport.step(wish.replica, wish.key, delete=wish.kind == "delete")
+            self._on_settled(wish.replica, wish.key, held=result.outcome in {"fresh", "copied"})
         except StorageError as error:
             if error.store == wish.replica:
                 replica.health.failed(error)

@@ -30,10 +30,14 @@ class Transport(Protocol):
         target: int,
         *,
         foreground: bool,
+        lacking: tuple[str, ...] = (),
         on_arrival: OnArrival,
         on_end: OnEnd,
     ) -> StartedFetch:
-        """Begin to bring chunks `first` to `first + count - 1` of a version to offset `target` of the memory."""
+        """Begin to bring chunks `first` to `first + count - 1` of a version to offset `target` of the memory.
+
+        `lacking` are replicas that are asked last, as they are said to lack the object.
+        """
 
     async def upload(
         self,
@@ -64,9 +68,10 @@ class Transport(Protocol):
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
         """Write a whole version into a file."""
 
-    async def list_directory(self, directory: str, on_page: OnPage) -> Sequence[str]:
+    async def list_directory(self, directory: str, on_page: OnPage, *, store: str = "") -> Sequence[str]:
         """List a directory (`""` or a key that ends in `/`); returns the profiles of stores that are in trouble.
 
+        `store`: what this replica holds, and not what the mount shows.
         Names that came before may come once more, when whoever lists had to begin again.
         """
 

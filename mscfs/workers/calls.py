@@ -72,15 +72,17 @@ class Calls(ABC):
         target: int,
         *,
         foreground: bool,
+        lacking: tuple[str, ...] = (),
         on_arrival: OnArrival,
         on_end: OnEnd,
     ) -> StartedFetch:
         """Begin to bring chunks `first` to `first + count - 1` of a version into the memory with one ranged GET.
 
         They lie at offset `target` of the shared memory, which must be left alone until `on_end`. Neither callback may
-        raise or wait. When no worker survives it, it ends with StoreUnavailableError.
+        raise or wait. `lacking` are replicas that are asked last. When no worker survives it, it ends with
+        StoreUnavailableError.
         """
-        request = Fetch(next(self._ids), pack_text(key), version, first, count, target, foreground)
+        request = Fetch(next(self._ids), pack_text(key), version, first, count, target, foreground, lacking=lacking)
         return self._start_fetch(request, on_arrival, on_end)
 
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
@@ -123,12 +125,13 @@ class Calls(ABC):
         assert isinstance(done, UploadDone)
         return replace(done.metadata, key=key)
 
-    async def list_directory(self, directory: str, on_page: OnPage) -> Sequence[str]:
+    async def list_directory(self, directory: str, on_page: OnPage, *, store: str = "") -> Sequence[str]:
         """List a directory (`""` or a key that ends in `/`); returns the profiles of stores that are in trouble.
 
+        `store`: what this replica holds, and not what the mount shows.
         `on_page` must not raise. When a worker dies over it, it begins again: names that came before come once more.
         """
-        done = await self._perform(List(next(self._ids), pack_text(directory)), on_page=on_page)
+        done = await self._perform(List(next(self._ids), pack_text(directory), store), on_page=on_page)
         assert isinstance(done, ListDone)
         return done.suspects
 

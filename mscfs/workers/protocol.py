@@ -24,7 +24,7 @@ from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when a message changes: a daemon that outlives an upgrade must not talk to the new version's workers."""
 
 _LENGTH = struct.Struct("<I")
@@ -32,13 +32,17 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class FetchSummary:
-    """What a fetch came to: who served how many bytes, which replicas did not have the version, errors by profile."""
+    """What a fetch came to: who served how many bytes, which replicas did not have the version, errors by profile.
+
+    `skipped` were not asked, as they are said to lack the object.
+    """
 
     source: str
     bytes: int
     missing: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     errors: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,8 @@ class Fetch(_Message):
     """Bring chunks of a version into the shared memory, with one ranged GET, and then into the cache.
 
     The first chunk goes to offset `target` of the memory, the others follow. `present` bytes are there already: an
-    earlier attempt ended with its worker. It is always answered, also when it was cancelled: nobody may use the memory
-    before.
+    earlier attempt ended with its worker. Replicas that are said to be `lacking` the object are asked last. It is
+    always answered, also when it was cancelled: nobody may use the memory before.
     """
 
     id: int
@@ -91,6 +95,7 @@ class Fetch(_Message):
     target: int
     foreground: bool
     present: int = 0
+    lacking: tuple[str, ...] = ()
 
 
 class Download(_Message):
@@ -164,10 +169,11 @@ class Step(_Message):
 
 
 class List(_Message):
-    """List a directory, in pages."""
+    """List a directory, in pages: as it is seen through the mount, or as the replica `store` has it."""
 
     id: int
     key: bytes
+    store: str = ""
 
 
 class Cancel(_Message):

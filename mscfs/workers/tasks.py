@@ -122,7 +122,7 @@ class Tasks:
         room = self._memory.view[request.target : request.target + whole.size]
         at = told = request.present
         wanted = ByteRange(whole.offset + at, whole.size - at)
-        with self._store.get(key, wanted, expected=request.version) as reader:
+        with self._open(key, wanted, request) as reader:
             for piece in _pieces(reader, wanted, is_abandoned):
                 room[at : at + len(piece)] = piece
                 at += len(piece)
@@ -135,6 +135,13 @@ class Tasks:
                 emit(Arrived(request.id, whole.size))
             self._keep(self._cache, request, key, room)
         return summary
+
+    def _open(self, key: str, wanted: ByteRange, request: Fetch) -> ObjectReader:
+        if request.lacking:
+            # Only a profile with replicas has any that could lack it, and its store is their manager.
+            manager = cast("ReplicaManager", self._store)
+            return manager.open_version(key, wanted, request.version, lacking=request.lacking)
+        return self._store.get(key, wanted, expected=request.version)
 
     def _keep(self, cache: ChunkCache, request: Fetch, key: str, data: memoryview) -> None:
         """Put chunks into the cache; readers have them already. What it refuses is fetched again another time."""
@@ -159,7 +166,10 @@ class Tasks:
             return _summary(reader)
 
     def _list(self, request: List, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> Sequence[str]:
-        for page in self._store.list_pages(unpack_text(request.key)):
+        store = self._store
+        if request.store:
+            store = cast("ReplicaManager", store).replica(request.store).provider
+        for page in store.list_pages(unpack_text(request.key)):
             if is_abandoned():
                 raise AbandonedError
             emit(PageDone(request.id, page))
@@ -211,6 +221,7 @@ def _summary(reader: ObjectReader) -> FetchSummary:
         reader.byte_range.size,
         missing=getattr(reader, "missing", ()),
         stale=getattr(reader, "stale", ()),
+        skipped=getattr(reader, "skipped", ()),
         errors=getattr(reader, "errors", {}),
     )
 

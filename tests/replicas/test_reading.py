@@ -9,6 +9,7 @@ import pytest
 from mscfs.errors import (
     AccessDeniedError,
     NotFoundError,
+    StorageError,
     StoreTimeoutError,
     StoreUnavailableError,
     VersionMismatchError,
@@ -392,3 +393,57 @@ def sources(stores: Stores) -> list[Source]:
 
 def counts(statistics: object) -> tuple[int, int, int]:
     return statistics.hits, statistics.bytes_read, statistics.errors  # type: ignore[attr-defined]
+
+
+class TestLacking:
+    """Replicas that are said to lack the object."""
+
+    def read(self, stores: Stores, version: Version, *lacking: str) -> str:
+        with stores.manager.open_version("k", None, version, lacking=lacking) as reader:
+            assert reader.read_all() == BODY
+            return reader.source
+
+    def test_R3_they_are_not_asked_when_another_source_delivers(self, stores: Stores) -> None:
+        version = stores.everywhere().version
+        assert self.read(stores, version, "one") == "two"
+        assert self.read(stores, version, "one", "two") == "primary"
+        assert stores.one.calls == []
+        assert stores.two.called("get") == 1
+
+    def test_R6_the_wish_to_fill_them_is_the_same(self, stores: Stores) -> None:
+        version = stores.primary.inner.put("k", BODY).version
+        self.read(stores, version, "one")
+        assert stores.one.calls == []
+        assert stores.wishes() == {("one", "k", "back-fill"), ("two", "k", "back-fill")}
+
+    def test_R5_they_are_asked_when_nobody_else_delivers(self, stores: Stores) -> None:
+        version = stores.everywhere().version
+        stores.two.inner.delete("k")
+        stores.primary.go_down()
+        with stores.manager.open_version("k", None, version, lacking=["one"]) as reader:
+            assert reader.read_all() == BODY
+            assert (reader.source, reader.missing, reader.skipped) == ("one", ("two",), ())
+        assert stores.wishes() == {("two", "k", "back-fill")}
+
+    def test_R5_also_in_the_middle_of_a_read(self, tmp_path: Path) -> None:
+        stores = Stores(tmp_path, piece=3)
+        version = stores.everywhere().version
+        for store in (stores.two, stores.primary):
+            store.on("get", StoreUnavailableError("reset", store=store.profile), at=3)
+        assert self.read(stores, version, "one") == "one"
+        assert [each.offset for each in stores.one.ranges] == [3]
+
+    def test_when_nobody_has_it_each_was_asked(self, stores: Stores) -> None:
+        version = stores.primary.inner.put("k", BODY).version
+        stores.primary.inner.delete("k")
+        with pytest.raises(StorageError):
+            self.read(stores, version, "one", "two")
+        assert [store.called("get") for store in stores.everyone()] == [1, 1, 1]
+
+    def test_R9_an_unhealthy_one_is_asked_last_of_all(self, stores: Stores) -> None:
+        version = stores.everywhere().version
+        for _ in range(3):
+            stores.manager.replica("one").failed(StoreUnavailableError("reset"))
+        stores.primary.go_down()
+        assert self.read(stores, version, "one", "two") == "two"
+        assert stores.one.calls == []

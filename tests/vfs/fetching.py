@@ -33,7 +33,7 @@ def content(key: str, size: int) -> bytes:
 class RudeFetch:
     """A fetch under way, driven by its test."""
 
-    def __init__(self, transport, key, version, first, count, target, *, foreground, on_arrival, on_end):
+    def __init__(self, transport, key, version, first, count, target, *, foreground, lacking, on_arrival, on_end):
         self.transport = transport
         self.key, self.first, self.count, self.target = key, first, count, target
         self.begin = first * transport.chunk_size
@@ -135,6 +135,7 @@ def reading(units=16, *, chunk_size=CHUNK, disk=None, deadline=30.0, automatic=N
         namespace="test",
         chunk_size=chunk_size,
         deadline=deadline,
+        lacking=lambda _: (),
         on_summary=lambda target, summary: summaries.append((target.key, summary)),
     )
 

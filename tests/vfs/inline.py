@@ -69,9 +69,19 @@ class InlineTransport:
             await self.before(*what)
 
     def start_fetch(
-        self, key: str, version: Version, first: int, count: int, target: int, *, foreground: bool, on_arrival, on_end
+        self,
+        key: str,
+        version: Version,
+        first: int,
+        count: int,
+        target: int,
+        *,
+        foreground: bool,
+        lacking: tuple[str, ...] = (),
+        on_arrival,
+        on_end,
     ) -> InlineFetch:
-        request = Fetch(1, pack_text(key), version, first, count, target, foreground)
+        request = Fetch(1, pack_text(key), version, first, count, target, foreground, lacking=lacking)
         self.nursery.start_soon(self._fetch, request, on_arrival, on_end)
         return InlineFetch()
 
@@ -142,10 +152,10 @@ class InlineTransport:
                 file.write(piece)
         return FetchSummary(reader.source, reader.byte_range.size, reader.missing, reader.stale)
 
-    async def list_directory(self, directory, on_page):
+    async def list_directory(self, directory, on_page, *, store=""):
         await self._enter("list", directory)
-        self.listings += 1
-        for page in self.manager.list_pages(directory):
+        self.listings += not store
+        for page in (self.manager.replica(store).provider if store else self.manager).list_pages(directory):
             on_page(page)
             await self._enter("page", directory)
         return ()

@@ -70,7 +70,7 @@ FROM_WORKER = [
     Ready(),
     Heartbeat(),
     Arrived(1, 1 << 20),
-    FetchDone(1, FetchSummary("primary", 9, ("near",), ("far", "farther"), {"near": 2})),
+    FetchDone(1, FetchSummary("primary", 9, ("near",), ("far", "farther"), {"near": 2}, ("away",))),
     UploadDone(
         3,
         ObjectMetadata(

@@ -5,6 +5,7 @@ import tracemalloc
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import ChunkCache, object_digest
@@ -12,7 +13,7 @@ from mscfs.cache.files import ChunkId
 from mscfs.errors import AlreadyExistsError, IntegrityError, NoSpaceError, NotFoundError, VersionMismatchError
 from mscfs.providers.base import ObjectReader
 from mscfs.types import STAMP_KEY, Version
-from mscfs.workers.protocol import Arrived, Download, Fetch, FetchSummary, Step, Upload, pack_text
+from mscfs.workers.protocol import Arrived, Download, Fetch, FetchSummary, List, Step, Upload, pack_text
 from mscfs.workers.tasks import PROGRESS, AbandonedError, Tasks
 from tests.workers.stores import DirectoryStore, configuration, open_store
 
@@ -335,6 +336,22 @@ def test_R6_a_fetch_tells_which_replicas_were_missing_or_stale(replicated):
     perform(tasks, Step(1, "near", b"a", False))
     _, done = perform(tasks, fetch_of(version, 0, 1))
     assert (done.summary.source, done.summary.missing, done.summary.stale) == ("near", (), ())
+
+
+def test_a_replica_said_to_lack_an_object_is_not_asked_by_a_fetch_and_still_told_of(replicated):
+    manager, tasks = replicated
+    version = manager.primary.put("a", [CONTENT]).version
+    _, done = perform(tasks, replace_struct(fetch_of(version, 0, 1), lacking=("near",)))
+    assert (done.summary.source, done.summary.missing, done.summary.skipped) == ("test", (), ("near",))
+    assert manager.replica("near").provider.requests("a") == []
+
+
+def test_a_listing_may_be_a_replicas_own(replicated, monkeypatch):
+    manager, tasks = replicated
+    monkeypatch.setattr(manager.primary, "list_pages", None)
+    told, done = perform(tasks, List(7, b"d/", "near"))
+    assert [len(part.page.names) for part in told] == [1000, 1000, 500]
+    assert done.suspects == []
 
 
 def test_W1_an_upload_goes_to_the_primary_and_leaves_the_journal_to_the_daemon(replicated, tmp_path):
