@@ -69,6 +69,13 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def ministack() -> Iterator[S3Server]:
+    with running_ministack() as server:
+        yield server
+
+
+@contextmanager
+def running_ministack() -> Iterator[S3Server]:
+    """A server of its own, for a program that is no test."""
     with _running_ministack({}) as port:
         yield S3Server(f"http://127.0.0.1:{port}", "/_ministack/reset")
 
