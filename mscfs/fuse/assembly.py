@@ -21,9 +21,12 @@ from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.filesystem import Filesystem
 from mscfs.vfs.holdings import Holdings
 from mscfs.vfs.inodes import InodeTable
+from mscfs.vfs.lastknown import LastKnown
 from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.pinned import PinnedObject
 from mscfs.vfs.prober import Prober
+from mscfs.vfs.questions import Questions
+from mscfs.vfs.recorder import Recorder
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
 from mscfs.vfs.siblings import SiblingReadAhead
 from mscfs.vfs.staging import StagingArea
@@ -46,6 +49,7 @@ class MountParts:
     cache: ChunkCache | None
     """None: nothing is kept on disk."""
     namespace: Namespace
+    recorder: Recorder
     area: StagingArea
     fetcher: Fetcher
     replicator: Replicator
@@ -97,7 +101,7 @@ def assemble(
     options = settings.mscfs
     journal = manager.journal
     assert journal is not None
-    prober = Prober((manager.primary_source, *manager.replicas), run_blocking)
+    prober = Prober(manager.primary_source, manager.replicas, run_blocking)
     holdings = Holdings(
         manager.replicas,
         transport.list_directory,
@@ -119,12 +123,16 @@ def assemble(
             behind = (*summary.missing, *summary.skipped, *summary.stale)
             replicator.gather(manager.back_fill_wishes(target.key, behind, target.version.size))
 
+    # Without replicas nobody could serve what the names stand for.
+    last_known = LastKnown(journal.path.with_name("names.db")) if manager.replicas else None
+    recorder = Recorder(last_known, run_blocking, clock=trio.current_time)
     namespace = Namespace(
         InodeTable(),
-        manager,
-        run_blocking,
+        Questions(manager, run_blocking),
+        recorder,
         transport,
         nursery,
+        asking_is_cheap=manager.capabilities.real_directories,
         ttl=options.metadata_ttl,
         clock=trio.current_time,
         suspect=prober.suspect,
@@ -158,7 +166,9 @@ def assemble(
         read_only=read_only,
         on_wishes=replicator.wake,
     )
-    return MountParts(manager, journal, cache, namespace, area, fetcher, replicator, prober, filesystem, run_blocking)
+    return MountParts(
+        manager, journal, cache, namespace, recorder, area, fetcher, replicator, prober, filesystem, run_blocking
+    )
 
 
 def _count(manager: ReplicaManager, summary: FetchSummary) -> None:

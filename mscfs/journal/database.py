@@ -22,12 +22,13 @@ _ROUND_MILLISECONDS = 30
 class Database:
     """Thread-safe: one connection for each process, opened by the first call.
 
-    `schema` is a script that may run twice, `version` the format it makes. Raises NoSpaceError when the disk is full
-    and StoreUnavailableError for everything else that is wrong with the file.
+    `schema` is a script that may run twice, `version` the format it makes, `name` what errors call it. Raises
+    NoSpaceError when the disk is full and StoreUnavailableError for everything else that is wrong with the file.
     """
 
-    def __init__(self, path: Path, schema: str, version: int) -> None:
+    def __init__(self, path: Path, schema: str, version: int, *, name: str = "journal") -> None:
         self._path = path
+        self._what = f"the {name} {path}"
         self._schema = schema
         self._version = version
         self._lock = threading.Lock()
@@ -89,7 +90,7 @@ class Database:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > self._version:
             raise StoreUnavailableError(
-                f"the journal {self._path} was written by a newer mscfs (format {found}; this one knows"
+                f"{self._what} was written by a newer mscfs (format {found}; this one knows"
                 f" {self._version}): upgrade mscfs on this node"
             )
         connection.execute("PRAGMA journal_mode = WAL")
@@ -107,13 +108,13 @@ class Database:
     def _explain(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            return NoSpaceError(f"no room for the journal {self._path}")
+            return NoSpaceError(f"no room for {self._what}")
         if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
             return StoreUnavailableError(
-                f"the journal {self._path} is damaged ({error}): move it away; what the replicas lack is then found by"
+                f"{self._what} is damaged ({error}): move it away; what the replicas lack is then found by"
                 " reads and syncs"
             )
-        return StoreUnavailableError(f"the journal {self._path} cannot be used: {error}")
+        return StoreUnavailableError(f"{self._what} cannot be used: {error}")
 
     def _pause_for_fork(self) -> None:
         self._lock.acquire()

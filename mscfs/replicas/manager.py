@@ -7,6 +7,7 @@ Writes, copies and deletes go to the primary; the wishes to replicate are on dis
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -170,15 +171,21 @@ class ReplicaManager(StorageProvider):
         self.primary_source.health.succeeded()
         return answer
 
+    def told(self, key: str) -> ObjectMetadata:
+        """As `head`, but what becomes of an outage of the primary is the caller's to decide."""
+        if self._consistency == "replica":
+            with contextlib.suppress(StorageError):
+                return self._head_on_replicas(key)
+        return self.present(key)
+
+    def told_directory(self, directory: str) -> ObjectMetadata:
+        """The same for `head_directory`."""
+        return self._of_primary(lambda primary: primary.head_directory(directory), directory)
+
     def head(self, key: str) -> ObjectMetadata:
         """The primary's word; when it is down, that of the first healthy replica not known to be behind (R8)."""
-        if self._consistency == "replica":
-            try:
-                return self._head_on_replicas(key)
-            except StorageError:
-                return self.present(key)
         try:
-            return self.present(key)
+            return self.told(key)
         except StorageError as error:
             if not error.transient:
                 raise
@@ -215,7 +222,7 @@ class ReplicaManager(StorageProvider):
             if not error.transient:
                 raise
             return self._of_replicas(
-                lambda replica: ask(replica.provider), error, but_not=self._is_deleted, key=directory
+                lambda replica: ask(replica.provider), error, but_not=self.is_deleted, key=directory
             )
 
     def _listing(
@@ -244,7 +251,7 @@ class ReplicaManager(StorageProvider):
         return (
             as_primary(entry, replica.profile)
             for entry in itertools.chain(first, rest)
-            if not self._is_deleted(replica.profile, entry.key)
+            if not self.is_deleted(replica.profile, entry.key)
         )
 
     def _pages_on(
@@ -294,10 +301,11 @@ class ReplicaManager(StorageProvider):
         With `read_consistency: replica` it may be old, but not deleted (W8).
         """
         if self._consistency == "replica":
-            return self._is_deleted(profile, key)
+            return self.is_deleted(profile, key)
         return self.journal is not None and self.journal.is_behind(profile, key)
 
-    def _is_deleted(self, profile: str, key: str) -> bool:
+    def is_deleted(self, profile: str, key: str) -> bool:
+        """Whether a replica keeps a copy of what was deleted here."""
         return self.journal is not None and self.journal.is_deleted(profile, key)
 
     def _is_current(self, key: str, version: Version, profile: str, tag: str) -> bool:

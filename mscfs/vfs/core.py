@@ -11,12 +11,13 @@ from mscfs.errors import NotADirectoryKeyError, ReadOnlyError, StorageError, Ver
 from mscfs.journal import Journal
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import Version
+from mscfs.vfs.answers import is_local
 from mscfs.vfs.attributes import AttributeMaker, Attributes
 from mscfs.vfs.entries import Entries
 from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.handles import FileHandle, HandleTable
 from mscfs.vfs.inodes import Inode, InodeTable
-from mscfs.vfs.namespace import Namespace, is_local
+from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.paths import NAME_MAX, check_new_name, to_bytes
 from mscfs.vfs.siblings import SiblingReadAhead
 from mscfs.vfs.staging import StagingArea

@@ -19,7 +19,7 @@ import trio
 from mscfs.errors import StorageError
 from mscfs.providers.page import Page
 from mscfs.vfs.inodes import Inode
-from mscfs.vfs.transport import Transport
+from mscfs.vfs.transport import OnPage, Transport
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,10 @@ class Listing:
         """Of the last local change before it began: later changes are told from the inodes."""
         self.wanted = False
         """Somebody reads it: it is not given up."""
+        self.is_recalled = False
+        """The primary did not tell it to the end: the rest is what is known, or what a replica tells."""
+        self.is_borrowed = False
+        """A replica told it: what it does not tell of may exist all the same."""
         self.is_complete = False
         self.error: OSError | None = None
         self.pages = 0
@@ -86,6 +90,13 @@ class Receiver(Protocol):
     async def complete(self, listing: Listing) -> None:
         """All pages have come."""
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the primary is not worth a question now."""
+
+    async def recall(self, listing: Listing, take: OnPage) -> None:
+        """Complete a listing that the primary did not; `take` gets the pages of somebody else. Raises StorageError."""
+
     def ended(self, listing: Listing) -> None:
         """The listing is over, well or not."""
 
@@ -111,11 +122,8 @@ class Lister:
         directory = listing.directory
         try:
             with listing.scope:
-                suspects = await self._transport.list_directory(directory.key, partial(self._take, listing))
-                await self._receiver.complete(listing)
+                await self._receive(listing)
                 listing.is_complete = True
-                for profile in suspects:
-                    self._suspect(profile)
         except StorageError as error:
             self._suspect(error.store)
             listing.error = error
@@ -129,6 +137,22 @@ class Lister:
                 directory.coming = None
             listing.moved()
             self._receiver.ended(listing)
+
+    async def _receive(self, listing: Listing) -> None:
+        key, take = listing.directory.key, partial(self._take, listing)
+        if not self._receiver.is_down:
+            try:
+                suspects = await self._transport.list_directory(key, take)
+            except StorageError as error:
+                if not error.transient:
+                    raise
+                self._suspect(error.store)
+            else:
+                for profile in suspects:
+                    self._suspect(profile)
+                await self._receiver.complete(listing)
+                return
+        await self._receiver.recall(listing, take)
 
     def _take(self, listing: Listing, page: Page) -> None:
         if listing.scope.cancel_called:

@@ -10,12 +10,12 @@ from array import array
 from dataclasses import dataclass
 
 from mscfs.providers.page import Detail
+from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.attributes import Attributes, Ownership
 from mscfs.vfs.core import Core, Owner
 from mscfs.vfs.entries import GONE, UNSURE, Entries
 from mscfs.vfs.handles import DirectoryHandle
 from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode
-from mscfs.vfs.namespace import directory_metadata
 
 ROWS = 1024
 """Entries that one call of `read_directory` gives at most; the kernel takes about 700 at once."""

@@ -1,36 +1,38 @@
 """Names: what the primary says is where, believed for `metadata_ttl`, with the changes made on this mount on top.
 
 An answer of the primary is compared with a serial number taken before it was asked for: what changed on this mount
-meanwhile wins over it.
+meanwhile wins over it. While the primary is down everything known is believed, and what is not known is asked of the
+replicas; the moment it is back, only what it vouched for within `metadata_ttl` counts (R8).
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
-import os
-import stat
 from collections.abc import Callable, Iterable
 
 import trio
 
-from mscfs.errors import InvalidKeyError, NotFoundError, StorageError
-from mscfs.providers.base import StorageProvider
-from mscfs.providers.page import DIRECTORY, MAYBE_LINK, Entry, Page, entries_of, to_entry
-from mscfs.types import ObjectMetadata, Version, from_ns
-from mscfs.vfs.entries import GONE, UNSURE, Entries
+from mscfs.errors import StorageError
+from mscfs.providers.page import Entry, Page, to_entry
+from mscfs.types import ObjectMetadata, Version
+from mscfs.vfs.answers import Answers, differs, is_local, no_such
+from mscfs.vfs.entries import UNSURE, Entries
 from mscfs.vfs.foresight import Foresight
 from mscfs.vfs.gate import Gate
 from mscfs.vfs.inodes import Inode, InodeTable
+from mscfs.vfs.intake import Intake
 from mscfs.vfs.listings import Lister, Listing
 from mscfs.vfs.paths import is_valid_name, to_bytes, to_name
-from mscfs.vfs.transport import RunBlocking, Transport
+from mscfs.vfs.questions import Questions
+from mscfs.vfs.recall import NEVER, Recall
+from mscfs.vfs.recorder import Recorder
+from mscfs.vfs.transport import OnPage, Transport
 
 log = logging.getLogger(__name__)
 
-KINDS = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 REMEMBERED_REMOVALS = 10_000
+OUTAGE_TIMEOUT = 5.0
+"""Seconds for which the kernel may believe what nobody vouches for while the primary is down."""
 
 
 class Namespace:
@@ -39,35 +41,44 @@ class Namespace:
     def __init__(
         self,
         table: InodeTable,
-        store: StorageProvider,
-        run_blocking: RunBlocking,
+        questions: Questions,
+        recorder: Recorder,
         transport: Transport,
         nursery: trio.Nursery,
         *,
+        asking_is_cheap: bool,
         ttl: float,
         clock: Callable[[], float],
         suspect: Callable[[str], None],
     ) -> None:
         self.table = table
         self.ttl = ttl
-        self.skipped_keys = 0
-        """Keys that cannot be paths, as the last listing of each directory counted them (N2)."""
-        self.shadowed_names = 0
-        """Names that are both object and directory, as the last listing of each directory counted them."""
-        self.deferred: dict[str, Version | None] = {}
-        """Keys unlinked here whose object waits for its last handle to close."""
         self.gate = Gate()
         """Directories being moved, and the calls about what is below them."""
-        self._store = store
-        self._run_blocking = run_blocking
+        self._answers = Answers(table)
+        self._intake = Intake(self._answers)
+        self._questions = questions
+        self._recorder = recorder
         self._clock = clock
         self._lister = Lister(transport, nursery, self, suspect=suspect)
-        self._foresight = Foresight(
-            table, self._begin, self._is_listed, asking_is_cheap=store.capabilities.real_directories
-        )
+        self._recall = Recall(table, recorder, transport, self._is_hidden)
+        self._foresight = Foresight(table, self._begin, self._is_listed, asking_is_cheap=asking_is_cheap)
         self._serial = 0
-        self._odd: dict[str, tuple[int, int]] = {}
-        """For each directory that has any: its keys that cannot be paths, and its shadowed names."""
+
+    @property
+    def deferred(self) -> dict[str, Version | None]:
+        """Keys unlinked here whose object waits for its last handle to close."""
+        return self._answers.deferred
+
+    @property
+    def skipped_keys(self) -> int:
+        """Keys that cannot be paths, as the last listing of each directory counted them (N2)."""
+        return self._intake.skipped_keys
+
+    @property
+    def shadowed_names(self) -> int:
+        """Names that are both object and directory, as the last listing of each directory counted them."""
+        return self._intake.shadowed_names
 
     # -- changes made here ----------------------------------------------------------------------------------------
 
@@ -82,6 +93,8 @@ class Namespace:
             parent.removed.pop(inode.name, None)
             # The inode may be forgotten before the listing is: then this is what is known of the name.
             self.table.hold(parent, inode)
+            if metadata is not None:
+                self._tell(parent, inode.name, metadata, self._clock())
 
     def removed(self, parent: Inode, name: str) -> None:
         """A name was taken away here."""
@@ -94,6 +107,7 @@ class Namespace:
         parent.removed.pop(name, None)
         parent.removed[name] = self._serial
         self.table.lose(parent, name)
+        self._tell(parent, name, None, self._clock())
 
     def made_directory(self, inode: Inode) -> None:
         """A directory was made here: nothing is in it, which spares the questions for the names to be made in it."""
@@ -101,6 +115,7 @@ class Namespace:
         entries.begin(self._clock())
         inode.listing = Listing(inode, entries.sequence, self._clock(), self._serial)
         inode.listing.is_complete = True
+        self._recorder.emptied(inode.listing)
 
     def forget_below(self, directory: Inode) -> None:
         """A directory was moved: what listings told of its names has to be asked anew, under their new keys."""
@@ -122,21 +137,22 @@ class Namespace:
             known = await self._known(parent, name)
         return await self._ask_and_apply(parent, name) if known is None else known
 
-    async def _known(self, parent: Inode, name: str) -> Inode | tuple[Entries, int] | None:
+    async def _known(self, parent: Inode, name: str, *, at_any_age: bool = False) -> Inode | tuple[Entries, int] | None:
         child = parent.children.get(name)
         if child is not None:
-            if is_local(child) or self._is_fresh(child.checked):
+            if at_any_age or is_local(child) or self._is_fresh(child.checked):
                 return child
         elif parent.entries is not None:
             entries = parent.entries
             slot = entries.find(to_bytes(name))
-            if slot >= 0 and self._is_fresh(entries.moment(slot)):
+            if slot >= 0 and (at_any_age or self._is_fresh(entries.moment(slot))):
                 if not entries.states[slot] & UNSURE:
                     return entries, slot
                 await self._settle(entries, slot)
-                return await self._known(parent, name)
-            if slot < 0 and self.absence(parent) > 0:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+                return await self._known(parent, name, at_any_age=at_any_age)
+            is_told = parent.listing is not None and not parent.listing.is_borrowed
+            if slot < 0 and (self.absence(parent) > 0 or (at_any_age and is_told)):
+                raise no_such(name)
         return None
 
     async def _listed_instead(self, directory: Inode) -> bool:
@@ -149,7 +165,9 @@ class Namespace:
 
     def absence(self, parent: Inode) -> float:
         """Seconds for which a name that is not known in a directory can be believed not to exist."""
-        return 0.0 if parent.listing is None else self.remaining(parent.listing.taken)
+        if parent.listing is None or parent.listing.is_borrowed:
+            return 0.0
+        return self.remaining(parent.listing.taken)
 
     async def revalidate(self, inode: Inode, *, alone: bool = False) -> bool:
         """Ask the primary about a file now. False when the name no longer means this version: look it up again.
@@ -172,7 +190,8 @@ class Namespace:
 
     def remaining(self, checked: float) -> float:
         """Seconds for which the kernel may believe now what the primary said at that moment."""
-        return max(0.0, self.ttl - (self._clock() - checked))
+        left = self.ttl - (self._clock() - checked)
+        return max(left, min(self.ttl, OUTAGE_TIMEOUT) if self.is_down else 0.0)
 
     async def listing(self, directory: Inode) -> Listing:
         """A listing of a directory to read from: fresh, or under way."""
@@ -197,18 +216,29 @@ class Namespace:
         if unsure:
             async with trio.open_nursery() as nursery:
                 for slot in unsure:
-                    nursery.start_soon(self._settle, entries, slot)
+                    nursery.start_soon(self._settle_or_hide, entries, slot)
+
+    async def _settle_or_hide(self, entries: Entries, slot: int) -> None:
+        """As `_settle`; while nobody can tell, the entry is not shown, and its neighbours are."""
+        try:
+            await self._settle(entries, slot)
+        except StorageError:
+            if not self.is_down:
+                raise
 
     async def _settle(self, entries: Entries, slot: int) -> None:
         """Ask what listings leave open. The kernel has not seen such an entry yet: it may become a link in place."""
         name, directory = entries.names[slot], entries.directory
-        found = await self._run_blocking(_object, self._store, directory.key + to_name(name))
+        asked = self._clock()
+        found = await self._questions.anyone(directory.key + to_name(name))
         if entries.find(name) != slot or not entries.states[slot] & UNSURE:
             return  # settled, taken away or replaced meanwhile
         if found is None:
             self.table.lose(directory, to_name(name))
         else:
             entries.put(slot, to_entry(found, name, links=False))
+            if not self.is_down:
+                self._tell(directory, to_name(name), found, asked)
 
     def loose(self, directory: Inode) -> list[Inode]:
         """What is in a directory and in no listing of it, sorted by name."""
@@ -223,66 +253,50 @@ class Namespace:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _is_fresh(self, moment: float) -> bool:
-        return self._clock() - moment < self.ttl
+        return self._clock() - moment < self.ttl or self.is_down
 
-    async def _ask_and_apply(self, parent: Inode, name: str) -> Inode:
+    async def _ask_and_apply(self, parent: Inode, name: str) -> Inode | tuple[Entries, int]:
         serial, asked = self._serial, self._clock()
-        entry = await self._ask(parent.key + name) if is_valid_name(name) else None
-        return self._apply(parent, name, entry, serial, asked)
-
-    async def _ask(self, key: str) -> ObjectMetadata | None:
-        if self._store.capabilities.real_directories:
-            return await self._run_blocking(_file_or_directory, self._store, key)
-        # An object store may hold both `a` and `a/b`; the two questions go out together (N2: the directory wins).
-        answers: dict[str, ObjectMetadata | None] = {}
-        errors: list[StorageError] = []
-
-        async def ask(question: Callable[[StorageProvider, str], ObjectMetadata | None], name: str) -> None:
-            try:
-                answers[name] = await self._run_blocking(question, self._store, key)
-            except StorageError as error:
-                errors.append(error)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, _directory, "directory")
-            nursery.start_soon(ask, _object, "file")
-        if errors:
-            raise errors[0]
-        if answers["directory"] is not None and answers["file"] is not None:
-            log.warning("both %r and keys below it exist: the directory is shown, the object is hidden", key)
-        return answers["directory"] or answers["file"]
-
-    def _apply(self, parent: Inode, name: str, entry: ObjectMetadata | None, serial: int, asked: float) -> Inode:
+        try:
+            entry = await self._questions.primary(parent.key + name) if is_valid_name(name) else None
+        except StorageError as error:
+            if not error.transient:
+                raise
+            return await self._last_known(parent, name, serial, error)
         child = self.table.child(parent, name)
-        if child is not None and (child.change > serial or child.checked > asked or is_local(child)):
-            return child
-        if child is None and parent.removed.get(name, 0) > serial:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        if entry is None or self._is_deferred(entry):
-            if child is not None:
-                self.table.detach(child)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        kind = KINDS[entry.type]
-        if child is not None and (child.kind != kind or (_differs(child.metadata, entry) and child.handles)):
-            # Open handles keep their version; the name gets an inode, and so a page cache, of its own (R1).
-            self.table.detach(child)
-            child = None
-        if child is None:
-            child = self.table.add(parent, name, kind)
-        if _differs(child.metadata, entry):
-            child.overrides.mtime_ns = child.overrides.atime_ns = None
-        elif child.metadata is not None and entry.metadata is None:
-            entry = child.metadata  # the same version, and we know more about it than a listing tells
-        child.metadata = entry
-        child.checked = max(child.checked, asked)
-        self.table.hold(parent, child)
-        return child
+        if entry is None or child is None or child.metadata is None or differs(child.metadata, entry):
+            self._tell(parent, name, entry, asked)
+        return self._answers.apply(parent, name, entry, serial, asked)
 
-    def _is_deferred(self, entry: ObjectMetadata) -> bool:
-        if entry.key not in self.deferred:
-            return False
-        version = self.deferred[entry.key]
-        return version is None or version == entry.version
+    async def _last_known(
+        self, parent: Inode, name: str, serial: int, error: StorageError
+    ) -> Inode | tuple[Entries, int]:
+        """What is known of a name that the primary was asked for in vain."""
+        known = await self._known(parent, name, at_any_age=True)
+        if known is None and self._recorder.knows(parent.key):
+            await (await self.listing(parent)).end()
+            known = await self._known(parent, name, at_any_age=True)
+        if known is not None:
+            return known
+        told = await self._recorder.read_name(parent.key, to_bytes(name))
+        if told is not None:
+            entry = told[0] and told[0].metadata(parent.key)
+        elif self._questions.has_replicas:
+            # Not known to exist, as far as anybody can tell: a new file may be made, and is refused at close().
+            entry = await self._questions.replicas(parent.key + name)
+        else:
+            raise error
+        return self._answers.apply(parent, name, entry, serial, NEVER)
+
+    def _tell(self, parent: Inode, name: str, found: ObjectMetadata | None, moment: float) -> None:
+        raw = to_bytes(name)
+        self._recorder.told(parent.key, raw, None if found is None else to_entry(found, raw, links=False), moment)
+
+    def _is_hidden(self, directory: Inode, entry: Entry) -> bool:
+        """Whether a name is gone on this mount, although a store may still have it."""
+        if to_name(entry.name) in directory.removed:
+            return True
+        return bool(self.deferred) and self._answers.is_deferred(entry.metadata(directory.key))
 
     # -- listings -------------------------------------------------------------------------------------------------
 
@@ -294,96 +308,35 @@ class Namespace:
         return listing
 
     def _is_listed(self, directory: Inode) -> bool:
-        return directory.coming is not None or self.absence(directory) > 0 or self.gate.is_moving(directory)
+        if directory.coming is not None or self.absence(directory) > 0 or self.gate.is_moving(directory):
+            return True
+        return self.is_down and directory.listing is not None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the primary is not worth a question now."""
+        return self._questions.is_down
+
+    async def recall(self, listing: Listing, take: OnPage) -> None:
+        """Complete a listing that the primary did not."""
+        await self._recall.listing(listing, take)
 
     def take(self, listing: Listing, page: Page) -> None:
         """A page of a listing has come."""
-        directory = listing.directory
-        entries, children = directory.entries, directory.children
-        assert entries is not None
-        listing.skipped += page.skipped
-        listing.example = listing.example or page.example
-        is_plain = not directory.removed and not self.deferred
-        if is_plain and children:
-            is_plain = not any(to_name(name) in children for name in page.names)
-        if not (is_plain and (entries.append(page) or entries.renew(page))):
-            for entry in entries_of(page):
-                self._take_entry(listing, entries, entry)
-
-    def _take_entry(self, listing: Listing, entries: Entries, entry: Entry) -> None:
-        directory, name = listing.directory, to_name(entry.name)
-        slot, child = entries.find(entry.name), directory.children.get(name)
-        if slot >= 0 and entries.is_new(slot) and (child is None or child.change <= listing.serial):
-            # It was told of before. An object and a directory of one name: the directory is shown (N2).
-            if (entries.kinds[slot] == DIRECTORY) != (entry.kind == DIRECTORY):
-                listing.shadowed += 1
-            if entries.kinds[slot] == DIRECTORY:
-                return
-        if child is not None and not self._take_child(listing, child, entry):
+        if listing.is_recalled:
+            self._recall.fill(listing.directory, page)
             return
-        slot = entries.find(entry.name)
-        if name not in directory.children:
-            if directory.removed.get(name, 0) > listing.serial:
-                return
-            if self.deferred and self._is_deferred(entry.metadata(directory.key)):
-                self.table.lose(directory, name)
-                return
-            if slot >= 0 and not entries.fits(slot, entry):
-                self.table.lose(directory, name)
-                slot = -1
-            if slot < 0:
-                entries.add(entry)
-                return
-            entries.write(slot, entry)
-        if slot >= 0 and not entries.is_new(slot):
-            entries.see(slot)
-
-    def _take_child(self, listing: Listing, child: Inode, entry: Entry) -> bool:
-        """What a listing tells of a name that has an inode. False: the name is to be left out."""
-        found = entry.metadata(listing.directory.key)
-        if entry.kind == MAYBE_LINK and child.metadata is not None:
-            if child.metadata.version == found.version:
-                found = child.metadata  # the same version, and we know whether it is a link
-            elif child.kind == stat.S_IFLNK:
-                self.table.detach(child)
-                return True
-        try:
-            self._apply(listing.directory, child.name, found, listing.serial, listing.taken)
-        except FileNotFoundError:
-            return False
-        return True
+        self._recorder.page(listing, page)
+        self._intake.take(listing, page)
 
     async def complete(self, listing: Listing) -> None:
-        """All pages of a listing have come: what they did not tell of is gone."""
-        directory = listing.directory
-        entries = directory.entries
-        assert entries is not None
-        for count, slot in enumerate(entries.unseen()):
-            await self._breathe(count)
-            if not entries.states[slot] & GONE and not entries.is_new(slot):
-                self._lose(listing, to_name(entries.names[slot]), slot)
-        for count, name in enumerate(list(directory.children)):
-            await self._breathe(count)
-            child = directory.children.get(name)
-            if child is not None and entries.find(to_bytes(name)) < 0:
-                self._lose(listing, name, -1)
-        directory.listing = listing
-        directory.removed = {name: change for name, change in directory.removed.items() if change > listing.serial}
-        self._report(directory.key, listing)
-
-    def _lose(self, listing: Listing, name: str, slot: int) -> None:
-        directory = listing.directory
-        assert directory.entries is not None
-        if name in directory.children:
-            with contextlib.suppress(FileNotFoundError):
-                self._apply(directory, name, None, listing.serial, listing.taken)
-                if slot >= 0:
-                    directory.entries.see(slot)
-        else:
-            self.table.lose(directory, name)
+        """All pages of a listing have come."""
+        await self._intake.complete(listing)
+        self._recorder.complete(listing)
 
     def ended(self, listing: Listing) -> None:
         """A listing is over: inodes that had to wait for it may go."""
+        self._recorder.ended(listing)
         if listing.is_complete:
             listing.directory.asked = 0
         elif listing.pages >= listing.limit:
@@ -391,59 +344,3 @@ class Namespace:
         for child in list(listing.directory.children.values()):
             self.table.drop_if_idle(child)
         self.table.drop_if_idle(listing.directory)
-
-    @staticmethod
-    async def _breathe(count: int) -> None:
-        """The kernel's questions are answered in between."""
-        if count % 500 == 499:
-            await trio.lowlevel.checkpoint()
-
-    def _report(self, directory: str, listing: Listing) -> None:
-        before = self._odd.get(directory, (0, 0))
-        found = listing.skipped, listing.shadowed
-        if found == before:
-            return
-        self._odd[directory] = found
-        self.skipped_keys += found[0] - before[0]
-        self.shadowed_names += found[1] - before[1]
-        if found[0] > before[0]:
-            example = to_name(listing.example)
-            log.warning("%r: %d keys cannot be paths and are not shown, such as %r", directory, found[0], example)
-        if found[1] > before[1]:
-            log.warning("%r: %d names are object and directory; the directory is shown", directory, found[1])
-
-
-def is_local(inode: Inode) -> bool:
-    """Whether the truth about an inode is on this mount: not uploaded yet, or a directory kept for its maker."""
-    if inode.staging is not None and (inode.staging.dirty or inode.metadata is None):
-        return True
-    if inode.lock.locked():
-        return True  # it is being changed here: the primary's answer would be about some moment in between
-    return inode.sticky
-
-
-def directory_metadata(key: str) -> ObjectMetadata:
-    """The metadata of a directory known by name only."""
-    return ObjectMetadata(key, 0, from_ns(0), type="directory")
-
-
-def _differs(known: ObjectMetadata | None, entry: ObjectMetadata) -> bool:
-    return known is not None and not entry.is_directory and known.version != entry.version
-
-
-def _object(store: StorageProvider, key: str) -> ObjectMetadata | None:
-    try:
-        return store.head(key)
-    except (NotFoundError, InvalidKeyError):
-        return None
-
-
-def _directory(store: StorageProvider, key: str) -> ObjectMetadata | None:
-    try:
-        return store.head_directory(key + "/")
-    except (NotFoundError, InvalidKeyError):
-        return None
-
-
-def _file_or_directory(store: StorageProvider, key: str) -> ObjectMetadata | None:
-    return _object(store, key) or _directory(store, key)

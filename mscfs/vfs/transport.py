@@ -68,10 +68,14 @@ class Transport(Protocol):
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
         """Write a whole version into a file."""
 
-    async def list_directory(self, directory: str, on_page: OnPage, *, store: str = "") -> Sequence[str]:
+    async def list_directory(
+        self, directory: str, on_page: OnPage, *, store: str = "", stand_in: bool = False
+    ) -> Sequence[str]:
         """List a directory (`""` or a key that ends in `/`); returns the profiles of stores that are in trouble.
 
-        `store`: what this replica holds, and not what the mount shows.
+        It is the primary's listing; with `store` what that replica holds, and with `stand_in` what the first healthy
+        replica tells of the primary's objects.
+
         Names that came before may come once more, when whoever lists had to begin again.
         """
 

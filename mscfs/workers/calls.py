@@ -125,13 +125,17 @@ class Calls(ABC):
         assert isinstance(done, UploadDone)
         return replace(done.metadata, key=key)
 
-    async def list_directory(self, directory: str, on_page: OnPage, *, store: str = "") -> Sequence[str]:
+    async def list_directory(
+        self, directory: str, on_page: OnPage, *, store: str = "", stand_in: bool = False
+    ) -> Sequence[str]:
         """List a directory (`""` or a key that ends in `/`); returns the profiles of stores that are in trouble.
 
-        `store`: what this replica holds, and not what the mount shows.
+        It is the primary's listing; with `store` what that replica holds, and with `stand_in` what the first healthy
+        replica tells of the primary's objects.
+
         `on_page` must not raise. When a worker dies over it, it begins again: names that came before come once more.
         """
-        done = await self._perform(List(next(self._ids), pack_text(directory), store), on_page=on_page)
+        done = await self._perform(List(next(self._ids), pack_text(directory), store, stand_in), on_page=on_page)
         assert isinstance(done, ListDone)
         return done.suspects
 

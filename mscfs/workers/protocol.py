@@ -169,11 +169,12 @@ class Step(_Message):
 
 
 class List(_Message):
-    """List a directory, in pages: as it is seen through the mount, or as the replica `store` has it."""
+    """List a directory, in pages: as the primary has it, as the replica `store` has it, or as one stands in for it."""
 
     id: int
     key: bytes
     store: str = ""
+    stand_in: bool = False
 
 
 class Cancel(_Message):

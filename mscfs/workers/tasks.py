@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from mscfs.cache.files import ChunkId
 from mscfs.errors import AlreadyExistsError, IntegrityError, NotFoundError, VersionMismatchError, from_oserror
 from mscfs.providers.base import ObjectReader, StorageProvider
 from mscfs.replicas.manager import ReplicaManager
+from mscfs.replicas.outage import pages_of_primary, pages_of_replica
 from mscfs.replicas.step import bring_up_to_date
 from mscfs.types import ByteRange, ObjectMetadata, Version
 from mscfs.workers.parts import OpenUploads
@@ -166,10 +168,13 @@ class Tasks:
             return _summary(reader)
 
     def _list(self, request: List, emit: Callable[[Part], None], is_abandoned: Callable[[], bool]) -> Sequence[str]:
-        store = self._store
-        if request.store:
-            store = cast("ReplicaManager", store).replica(request.store).provider
-        for page in store.list_pages(unpack_text(request.key)):
+        pages = self._store.list_pages
+        if isinstance(self._store, ReplicaManager):
+            if request.store:
+                pages = self._store.replica(request.store).provider.list_pages
+            else:
+                pages = partial(pages_of_replica if request.stand_in else pages_of_primary, self._store)
+        for page in pages(unpack_text(request.key)):
             if is_abandoned():
                 raise AbandonedError
             emit(PageDone(request.id, page))

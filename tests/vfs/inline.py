@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mscfs.errors import StorageError
 from mscfs.fuse.assembly import MountParts, assemble, make_memory, open_cache
 from mscfs.providers.base import MultipartUpload
 from mscfs.replicas.manager import ReplicaManager
+from mscfs.replicas.outage import pages_of_primary, pages_of_replica
 from mscfs.replicas.step import StepResult, bring_up_to_date
 from mscfs.store import open_store
 from mscfs.types import ByteRange, ObjectMetadata, Version
@@ -152,10 +154,11 @@ class InlineTransport:
                 file.write(piece)
         return FetchSummary(reader.source, reader.byte_range.size, reader.missing, reader.stale)
 
-    async def list_directory(self, directory, on_page, *, store=""):
+    async def list_directory(self, directory, on_page, *, store="", stand_in=False):
         await self._enter("list", directory)
         self.listings += not store
-        for page in (self.manager.replica(store).provider if store else self.manager).list_pages(directory):
+        pages = partial(pages_of_replica if stand_in else pages_of_primary, self.manager)
+        for page in (self.manager.replica(store).provider.list_pages if store else pages)(directory):
             on_page(page)
             await self._enter("page", directory)
         return ()
@@ -226,10 +229,12 @@ async def world(root: Path, *, read_only: bool = False, **options: Any) -> Async
         async with trio.open_nursery() as nursery:
             transport = InlineTransport(manager, cache, memory, nursery, options.chunk_size)
             parts = assemble(config, "data", manager, cache, memory, transport, nursery, inline, read_only=read_only)
+            await parts.recorder.open()
             yield World(parts, transport, root)
             nursery.cancel_scope.cancel()
     finally:
         parts.area.close()
+        parts.recorder.close()
         if cache is not None:
             cache.close()
         manager.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -11,13 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mscfs.providers.memory import MemoryProvider
 from mscfs.providers.page import DIRECTORY, FILE, MAYBE_LINK, SYMLINK, Detail, Entry, PageBuilder
 from mscfs.types import ObjectMetadata, from_ns
 from mscfs.vfs.entries import BLOCK, Entries
 from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.listings import Listing
 from mscfs.vfs.namespace import Namespace
+from mscfs.vfs.recorder import Recorder
 
 
 def page(*entries: Entry):
@@ -225,9 +226,16 @@ class Model(RuleBasedStateMachine):
     def begin(self) -> None:
         self.now, self.store = 0.0, {}
         self.table = InodeTable()
-        store = MemoryProvider(profile="p", options={"base_path": "model"})
         self.namespace = Namespace(
-            self.table, store, None, None, None, ttl=1000, clock=lambda: self.now, suspect=lambda _: None
+            self.table,
+            SimpleNamespace(is_down=False),
+            Recorder(None, None, clock=lambda: self.now),
+            None,
+            None,
+            asking_is_cheap=False,
+            ttl=1000,
+            clock=lambda: self.now,
+            suspect=lambda _: None,
         )
         self.root = self.table.root
         self.held: dict[int, int] = {}

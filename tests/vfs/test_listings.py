@@ -27,7 +27,7 @@ def forbid_questions(w) -> None:
     async def ask(key):
         raise AssertionError(f"asked for {key!r}")
 
-    w.parts.namespace._ask = ask
+    w.parts.namespace._questions.primary = ask
 
 
 class Gate:

@@ -165,7 +165,7 @@ async def test_R2_an_answer_older_than_a_local_change_is_ignored(tmp_path):
     async with world(tmp_path, metadata_ttl=0) as w:
         await write_file(w.fs, ROOT, "a", b"first")
         asked, go_on = trio.Event(), trio.Event()
-        real = w.parts.namespace._ask
+        real = w.parts.namespace._questions.primary
 
         async def slow_answer(key):
             answer = await real(key)
@@ -173,11 +173,11 @@ async def test_R2_an_answer_older_than_a_local_change_is_ignored(tmp_path):
             await go_on.wait()
             return answer
 
-        w.parts.namespace._ask = slow_answer
+        w.parts.namespace._questions.primary = slow_answer
         async with trio.open_nursery() as nursery:
             nursery.start_soon(w.fs.lookup, ROOT, "a")
             await asked.wait()
-            w.parts.namespace._ask = real
+            w.parts.namespace._questions.primary = real
             await write_file(w.fs, ROOT, "a", b"second, longer")
             go_on.set()
         inode = w.parts.namespace.table.root.children["a"]

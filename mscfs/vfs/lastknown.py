@@ -1,0 +1,222 @@
+"""What the primary last told of names, on disk: a mount that starts while the primary is down goes on from it (R8).
+
+One SQLite file in the profile's state directory, which may be thrown away at any time. A directory's listing is kept
+as the pages it came in (columns, about 35 bytes a name), each sealed with a digest; what was told of single names
+since, or changed on a mount, stands beside it and wins when it is younger than the listing's beginning. Moments are
+seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Connection
+
+import msgspec
+
+from mscfs.journal.database import Database
+from mscfs.providers.page import Entry, Page
+
+VERSION = 1
+LIMIT = 256 << 20
+"""Bytes that it may hold, as far as is counted: about seven million names. Then what was told longest ago goes."""
+_DIGEST = 16
+_ROW = 200
+"""Bytes that a name told of by itself counts, whatever its length."""
+
+_SCHEMA = """
+DROP TABLE IF EXISTS directories; DROP TABLE IF EXISTS pages; DROP TABLE IF EXISTS names;
+CREATE TABLE directories (
+  id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, taken REAL, bytes INTEGER NOT NULL, touched REAL NOT NULL);
+CREATE TABLE pages (
+  directory INTEGER NOT NULL, position INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (directory, position));
+CREATE TABLE names (
+  directory INTEGER NOT NULL, name BLOB NOT NULL, moment REAL NOT NULL, content BLOB,
+  PRIMARY KEY (directory, name)) WITHOUT ROWID;
+"""
+
+_RECORD = """
+INSERT INTO names VALUES (?, ?, ?, ?) ON CONFLICT (directory, name) DO UPDATE SET
+  moment = excluded.moment, content = excluded.content WHERE excluded.moment >= moment
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The primary's word on one name at a moment; `entry` None: there is no such name."""
+
+    directory: str
+    name: bytes
+    moment: float
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A directory as it was last told: `pages` of its listing, and what `names` were told to be since.
+
+    Without a listing (not `is_whole`) only of those names something is known.
+    """
+
+    pages: Sequence[Page]
+    names: dict[bytes, Entry | None]
+    is_whole: bool
+
+
+class LastKnown:
+    """See the module. Blocking and thread-safe. Raises StorageError; the file should be discarded then."""
+
+    def __init__(self, path: Path, *, limit: int = LIMIT) -> None:
+        self._path = path
+        self._limit = limit
+        self._database = Database(path, _SCHEMA, VERSION, name="list of names")
+
+    def directories(self) -> dict[str, bool]:
+        """The directories of which something is known, and whether their listing is."""
+        return {
+            _text(row[0]): bool(row[1])
+            for row in self._database.query("SELECT key, taken IS NOT NULL FROM directories")
+        }
+
+    def record(self, told: Sequence[Told]) -> None:
+        """Take in what was told of single names; of what was told at two moments the younger counts."""
+        with self._database.transaction(durable=False) as connection:
+            rows: dict[str, int] = {}
+            for item in told:
+                if item.directory not in rows:
+                    rows[item.directory] = _row(connection, item.directory, item.moment)
+            connection.executemany(
+                _RECORD,
+                [(rows[item.directory], item.name, item.moment, _pack(item.entry)) for item in told],
+            )
+            connection.executemany(
+                "UPDATE directories SET bytes = bytes + ? WHERE id = ?",
+                [(_ROW, rows[item.directory]) for item in told],
+            )
+            self._evict(connection)
+
+    def replace(self, directory: str, taken: float, pages: Sequence[Page]) -> None:
+        """Take in a complete listing that began at `taken`. Pages that are the same as before are not written."""
+        rows = self._database.query(
+            f"SELECT position, SUBSTR(content, 1, {_DIGEST}) FROM pages"  # noqa: S608 - a number of ours
+            " JOIN directories ON directories.id = pages.directory WHERE key = ?",
+            (_raw(directory),),
+        )
+        before: dict[int, bytes] = dict(rows)
+        changed = []
+        for position, page in enumerate(pages):
+            content = msgspec.msgpack.encode(page)
+            if before.get(position) != _digest(content):
+                changed.append((position, seal(content)))
+        with self._database.transaction(durable=False) as connection:
+            row = _row(connection, directory, taken)
+            connection.executemany(
+                "INSERT OR REPLACE INTO pages VALUES (?, ?, ?)", [(row, *position) for position in changed]
+            )
+            connection.execute("DELETE FROM pages WHERE directory = ? AND position >= ?", (row, len(pages)))
+            connection.execute("DELETE FROM names WHERE directory = ? AND moment < ?", (row, taken))
+            connection.execute(
+                "UPDATE directories SET taken = ?, touched = ?,"
+                " bytes = (SELECT COALESCE(SUM(LENGTH(content)), 0) FROM pages WHERE directory = id)"
+                " + ? * (SELECT COUNT(*) FROM names WHERE directory = id) WHERE id = ?",
+                (taken, taken, _ROW, row),
+            )
+            self._evict(connection)
+
+    def read(self, directory: str) -> Snapshot | None:
+        """What is known of a directory; None when nothing is, or something is damaged."""
+        found = self._database.query("SELECT id, taken FROM directories WHERE key = ?", (_raw(directory),))
+        if not found:
+            return None
+        row, taken = found[0]
+        try:
+            pages = [
+                msgspec.msgpack.decode(unseal(content), type=Page)
+                for (content,) in self._database.query(
+                    "SELECT content FROM pages WHERE directory = ? ORDER BY position", (row,)
+                )
+            ]
+            rows = self._database.query("SELECT name, content FROM names WHERE directory = ?", (row,))
+            return Snapshot(pages, {name: _unpack(content) for name, content in rows}, taken is not None)
+        except (ValueError, zlib.error):
+            return None
+
+    def read_name(self, directory: str, name: bytes) -> tuple[Entry | None] | None:
+        """What was told of one name by itself, `(None,)`: that it does not exist; None when nothing was told."""
+        rows = self._database.query(
+            "SELECT content FROM names JOIN directories ON directories.id = names.directory WHERE key = ? AND name = ?",
+            (_raw(directory), name),
+        )
+        try:
+            return (_unpack(rows[0][0]),) if rows else None
+        except (ValueError, zlib.error):
+            return None
+
+    def discard(self) -> None:
+        """Forget everything and begin anew: a file that lacks something would tell what is not so any more."""
+        self._database.close()
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                self._path.with_name(self._path.name + suffix).unlink()
+
+    def close(self) -> None:
+        """Close this process's connection."""
+        self._database.close()
+
+    def _evict(self, connection: Connection) -> None:
+        """Forget directories, those that were told of longest ago first, until what is kept is below the limit."""
+        total = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM directories").fetchone()[0]
+        if total <= self._limit:
+            return
+        for row, size in connection.execute("SELECT id, bytes FROM directories ORDER BY touched").fetchall():
+            for table, column in (("pages", "directory"), ("names", "directory"), ("directories", "id")):
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (row,))  # noqa: S608 - our own words
+            total -= size
+            if total <= self._limit * 0.9:
+                return
+
+
+def seal(content: bytes) -> bytes:
+    """Compressed, with a digest in front."""
+    return _digest(content) + zlib.compress(content, 1)
+
+
+def unseal(sealed: bytes) -> bytes:
+    """The inverse of `seal`; ValueError or zlib.error when it is damaged."""
+    content = zlib.decompress(sealed[_DIGEST:])
+    if _digest(content) != sealed[:_DIGEST]:
+        raise ValueError("the digest does not match")
+    return content
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST).digest()
+
+
+def _pack(entry: Entry | None) -> bytes | None:
+    return None if entry is None else seal(msgspec.msgpack.encode(entry))
+
+
+def _unpack(content: bytes | None) -> Entry | None:
+    return None if content is None else msgspec.msgpack.decode(unseal(content), type=Entry)
+
+
+def _row(connection: Connection, directory: str, moment: float) -> int:
+    found = connection.execute(
+        "INSERT INTO directories (key, bytes, touched) VALUES (?, 0, ?)"
+        " ON CONFLICT (key) DO UPDATE SET touched = MAX(touched, excluded.touched) RETURNING id",
+        (_raw(directory), moment),
+    ).fetchall()
+    return int(found[0][0])
+
+
+def _raw(directory: str) -> bytes:
+    return directory.encode("utf-8", "surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

@@ -1,0 +1,89 @@
+"""What the stores are asked about one name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from mscfs.errors import InvalidKeyError, NotFoundError, StorageError, StoreUnavailableError
+from mscfs.replicas.manager import ReplicaManager
+from mscfs.replicas.outage import find_on_replicas
+from mscfs.types import ObjectMetadata
+from mscfs.vfs.transport import RunBlocking
+
+log = logging.getLogger(__name__)
+
+
+class Questions:
+    """See the module. A name is a key without final slash; all answers are of the moment."""
+
+    def __init__(self, manager: ReplicaManager, run_blocking: RunBlocking) -> None:
+        self._manager = manager
+        self._run_blocking = run_blocking
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the primary is known to be down: nobody waits for it then."""
+        return not self._manager.primary_source.health.healthy
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether anybody but the primary could answer."""
+        return bool(self._manager.replicas)
+
+    async def primary(self, key: str) -> ObjectMetadata | None:
+        """The primary's word on a name; a transient StorageError while it is down."""
+        if self.is_down:
+            source = self._manager.primary_source
+            raise StoreUnavailableError(f"it is down: {source.health.last_error}", store=source.profile, key=key)
+        if self._manager.capabilities.real_directories:
+            return await self._run_blocking(_file_or_directory, self._manager, key)
+        # An object store may hold both `a` and `a/b`; the two questions go out together (N2: the directory wins).
+        answers: dict[str, ObjectMetadata | None] = {}
+        errors: list[StorageError] = []
+
+        async def ask(question: Callable[[ReplicaManager, str], ObjectMetadata | None], name: str) -> None:
+            try:
+                answers[name] = await self._run_blocking(question, self._manager, key)
+            except StorageError as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, _directory, "directory")
+            nursery.start_soon(ask, _object, "file")
+        if errors:
+            raise errors[0]
+        if answers["directory"] is not None and answers["file"] is not None:
+            log.warning("both %r and keys below it exist: the directory is shown, the object is hidden", key)
+        return answers["directory"] or answers["file"]
+
+    async def replicas(self, key: str) -> ObjectMetadata | None:
+        """The replicas' word on a name; StorageError when nobody can tell."""
+        return await self._run_blocking(find_on_replicas, self._manager, key)
+
+    async def anyone(self, key: str) -> ObjectMetadata | None:
+        """The primary's word on an object, or a replica's when it is down."""
+        try:
+            return await self._run_blocking(self._manager.head, key)
+        except (NotFoundError, InvalidKeyError):
+            return None
+
+
+def _object(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
+    try:
+        return manager.told(key)
+    except (NotFoundError, InvalidKeyError):
+        return None
+
+
+def _directory(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
+    try:
+        return manager.told_directory(key + "/")
+    except (NotFoundError, InvalidKeyError):
+        return None
+
+
+def _file_or_directory(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
+    return _object(manager, key) or _directory(manager, key)
