@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
@@ -74,6 +75,11 @@ def open_cache(config: Config, profile: str) -> ChunkCache | None:
     return ChunkCache(directory, settings.size, policy=settings.eviction_policy, purge_factor=settings.purge_factor)
 
 
+def names_file(journal: Journal) -> Path:
+    """Where the names that the primary told are kept, beside a profile's journal."""
+    return journal.path.with_name("names.db")
+
+
 def uploader_count() -> int:
     """The number of uploader tasks, from MSC_REPLICA_UPLOAD_THREADS. Raises ConfigError."""
     given = os.environ.get("MSC_REPLICA_UPLOAD_THREADS", "")
@@ -124,7 +130,7 @@ def assemble(
             replicator.gather(manager.back_fill_wishes(target.key, behind, target.version.size))
 
     # Without replicas nobody could serve what the names stand for.
-    last_known = LastKnown(journal.path.with_name("names.db")) if manager.replicas else None
+    last_known = LastKnown(names_file(journal)) if manager.replicas else None
     recorder = Recorder(last_known, run_blocking, clock=trio.current_time)
     namespace = Namespace(
         InodeTable(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import resource
 import signal
@@ -20,17 +21,18 @@ import trio
 
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
-from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError
+from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
 from mscfs.fuse import loop
-from mscfs.fuse.assembly import MountParts, assemble, make_memory, open_cache
+from mscfs.fuse.assembly import MountParts, assemble, make_memory, names_file, open_cache
 from mscfs.fuse.operations import Operations
 from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
-from mscfs.providers.base import StorageProvider
+from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.placement import Placement, locate
 from mscfs.store import open_store
 from mscfs.vfs.loopdelay import LoopDelay
 from mscfs.vfs.recovery import recover
+from mscfs.vfs.transport import RunBlocking
 from mscfs.workers.pool import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,9 @@ THREADS = 16
 
 COLLECTION = (100_000, 20, 100)
 """Thresholds of Python's garbage collector: requests make many objects and no cycles, and inodes live long."""
+
+PATIENCE = 10.0
+"""Seconds that the primary has to answer at the start, if there are replicas to stand in for it."""
 
 IDLE_TASKS = 64
 """Of pyfuse3: making a task for each request that has to wait costs more than to keep it."""
@@ -150,7 +155,7 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
         async with trio.open_nursery() as workers:
             async with trio.open_nursery() as starting:
                 starting.start_soon(workers.start, pool.run)  # they load while the store is asked
-                await run_blocking(_check_primary, manager.primary, bool(manager.replicas))
+                await _check_primary(manager, run_blocking)
             async with trio.open_nursery() as background:
                 parts = assemble(
                     request.config,
@@ -163,6 +168,7 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                     run_blocking,
                     read_only=request.read_only,
                 )
+                await parts.recorder.open()
                 if not request.read_only:
                     await run_blocking(recover, manager, parts.journal, parts.area.directory.parent)
                 mount = Mount(request, parts)
@@ -170,6 +176,7 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)
                     background.start_soon(parts.prober.run)
+                    background.start_soon(parts.recorder.run)
                     background.start_soon(mount.loop_delay.run)
                     background.start_soon(parts.fetcher.sweep)
                     for service in services:
@@ -178,6 +185,8 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
                 background.cancel_scope.cancel()
             with trio.move_on_after(1.0, shield=True):
                 await parts.replicator.write_gathered()
+                await parts.recorder.write()
+            parts.recorder.close()
             workers.cancel_scope.cancel()
     finally:
         if cache is not None:
@@ -233,24 +242,30 @@ def _fetch_processes() -> int:
     return max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
-def _check_primary(primary: StorageProvider, has_replicas: bool) -> None:
-    """A primary that is missing or refuses us stops the mount; one that is down only without replicas.
+async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> None:
+    """A primary that refuses us stops the mount, and one that never was there; one that is down only without replicas.
 
     The error names the place and says what to do.
     """
+    primary, was_there = manager.primary_source, manager.journal is not None and names_file(manager.journal).exists()
     try:
-        primary.probe()
+        with trio.move_on_after(PATIENCE if manager.replicas else math.inf) as patience:
+            await run_blocking(primary.provider.probe)
+        if patience.cancelled_caught:
+            raise StoreTimeoutError(f"no answer within {PATIENCE:g} s", store=primary.profile)
     except StorageError as error:
-        if isinstance(error, StoreMissingError):
+        if isinstance(error, StoreMissingError) and not (manager.replicas and was_there):
             advice = "create it, or correct base_path"
         elif isinstance(error, AccessDeniedError):
             advice = "check the credentials and what they allow"
-        elif error.transient and has_replicas:
+        elif error.transient and manager.replicas:
             log.warning("the primary is down, mounting degraded: %s", error)
+            primary.failed(error)
             return
         else:
             advice = "check endpoint_url and the network"
-        raise type(error)(f"{error.message} ({primary.identity}): {advice}", store=primary.profile) from error
+        identity = primary.provider.identity
+        raise type(error)(f"{error.message} ({identity}): {advice}", store=primary.profile) from error
 
 
 @contextmanager

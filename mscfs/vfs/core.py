@@ -79,7 +79,7 @@ class Core:
     def _attributes_of(self, inode: Inode) -> Attributes:
         # No listing ever tells of the root, and each path begins with it.
         is_known = is_local(inode) or inode is self._table.root
-        timeout = self.namespace.ttl if is_known else self.namespace.remaining(inode.checked)
+        timeout = self.namespace.longest_timeout if is_known else self.namespace.remaining(inode.checked)
         return self._attributes.of(inode, timeout)
 
     def _listed(self, entries: Entries, slot: int) -> Attributes:

@@ -39,6 +39,9 @@ CREATE TABLE names (
   PRIMARY KEY (directory, name)) WITHOUT ROWID;
 """
 
+_SIZE = f"""(SELECT COALESCE(SUM(LENGTH(content)), 0) FROM pages WHERE directory = id)
+  + {_ROW} * (SELECT COUNT(*) FROM names WHERE directory = id)"""  # noqa: S608 - a number of ours
+
 _RECORD = """
 INSERT INTO names VALUES (?, ?, ?, ?) ON CONFLICT (directory, name) DO UPDATE SET
   moment = excluded.moment, content = excluded.content WHERE excluded.moment >= moment
@@ -120,10 +123,8 @@ class LastKnown:
             connection.execute("DELETE FROM pages WHERE directory = ? AND position >= ?", (row, len(pages)))
             connection.execute("DELETE FROM names WHERE directory = ? AND moment < ?", (row, taken))
             connection.execute(
-                "UPDATE directories SET taken = ?, touched = ?,"
-                " bytes = (SELECT COALESCE(SUM(LENGTH(content)), 0) FROM pages WHERE directory = id)"
-                " + ? * (SELECT COUNT(*) FROM names WHERE directory = id) WHERE id = ?",
-                (taken, taken, _ROW, row),
+                f"UPDATE directories SET taken = ?, touched = MAX(touched, ?), bytes = {_SIZE} WHERE id = ?",  # noqa: S608
+                (taken, taken, row),
             )
             self._evict(connection)
 
@@ -169,7 +170,11 @@ class LastKnown:
 
     def _evict(self, connection: Connection) -> None:
         """Forget directories, those that were told of longest ago first, until what is kept is below the limit."""
-        total = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM directories").fetchone()[0]
+        if self._total(connection) <= self._limit:
+            return
+        # Names that were told of again were counted again.
+        connection.execute(f"UPDATE directories SET bytes = {_SIZE}")  # noqa: S608 - our own words
+        total = self._total(connection)
         if total <= self._limit:
             return
         for row, size in connection.execute("SELECT id, bytes FROM directories ORDER BY touched").fetchall():
@@ -178,6 +183,10 @@ class LastKnown:
             total -= size
             if total <= self._limit * 0.9:
                 return
+
+    @staticmethod
+    def _total(connection: Connection) -> int:
+        return int(connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM directories").fetchone()[0])
 
 
 def seal(content: bytes) -> bytes:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_REMOVALS = 10_000
 OUTAGE_TIMEOUT = 5.0
-"""Seconds for which the kernel may believe what nobody vouches for while the primary is down."""
+"""Seconds for which the kernel may believe what it is told while the primary is down, lest it outlives the outage."""
 
 
 class Namespace:
@@ -191,7 +191,12 @@ class Namespace:
     def remaining(self, checked: float) -> float:
         """Seconds for which the kernel may believe now what the primary said at that moment."""
         left = self.ttl - (self._clock() - checked)
-        return max(left, min(self.ttl, OUTAGE_TIMEOUT) if self.is_down else 0.0)
+        return max(left, self.longest_timeout if self.is_down else 0.0)
+
+    @property
+    def longest_timeout(self) -> float:
+        """Seconds for which the kernel may believe what was asked just now, or is known here alone."""
+        return min(self.ttl, OUTAGE_TIMEOUT) if self.is_down else self.ttl
 
     async def listing(self, directory: Inode) -> Listing:
         """A listing of a directory to read from: fresh, or under way."""

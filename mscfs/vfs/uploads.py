@@ -170,6 +170,9 @@ class Uploads:
                 "%s was not uploaded: %s; its content is kept in %s", inode.key, error, staging.path
             )
         await self.discard(inode)
+        if staging.kept and inode.metadata is None:
+            # It is nowhere but in the state directory, and its name would show an empty file.
+            self._namespace.table.detach(inode)
 
     async def discard(self, inode: Inode) -> None:
         """Give up an inode's staging file; its row goes too unless it is kept."""

@@ -1,0 +1,100 @@
+"""A real mount whose primary goes away and comes back, and one that starts meanwhile: R8, W4."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuse.mounting import Mounted, mscfs, prepare, tree, unmount_whatever_is_left, wait_until
+
+pytestmark = pytest.mark.mount
+
+
+@pytest.fixture
+def m(tmp_path: Path) -> Iterator[Mounted]:
+    mounted = prepare(tmp_path, metadata_ttl=1)
+    yield mounted
+    unmount_whatever_is_left(mounted)
+
+
+def take_away(m: Mounted) -> None:
+    m.store("primary").rename(m.root / "away")
+
+
+def bring_back(m: Mounted) -> None:
+    (m.root / "away").rename(m.store("primary"))
+
+
+def refused_at_close(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.write(descriptor, content)
+    with pytest.raises(OSError) as error:
+        os.close(descriptor)
+    assert error.value.errno == errno.EIO
+
+
+def test_R8_W4_an_outage_from_its_beginning_over_a_remount_to_its_end(m: Mounted) -> None:
+    m.mount()
+    for name in ("a", "b", "d/c"):
+        (m.path / name).parent.mkdir(exist_ok=True)
+        (m.path / name).write_text(name)
+    m.drain()
+    (m.path / "b").write_text("newer than the replicas' copies")
+    assert sorted(os.listdir(m.path)) == ["a", "b", "d"]
+    assert os.listdir(m.path / "d") == ["c"]
+    take_away(m)
+    wait_until(lambda: os.listdir(m.path) and m.status()["state"] == "degraded")
+    time.sleep(1.1)  # what the kernel was told is over
+    read_all(m)
+    refused_at_close(m.path / "written", b"in the outage")
+    m.umount()
+
+    m.mount()
+    wait_until(lambda: m.status()["state"] == "degraded")
+    read_all(m)
+    refused_at_close(m.path / "also", b"after the remount")
+    with pytest.raises(OSError) as error:
+        os.open(m.path / "exclusive", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    assert error.value.errno == errno.EIO
+    (m.root / "away" / "elsewhere").write_text("made elsewhere")
+    bring_back(m)
+    began = time.monotonic()
+    wait_until(lambda: m.status()["state"] == "healthy", 10)
+    wait_until((m.path / "elsewhere").exists, 10 - (time.monotonic() - began))
+    assert (m.path / "elsewhere").read_text() == "made elsewhere"
+    (m.path / "normal").write_text("as ever")
+    assert (m.path / "b").read_text() == "newer than the replicas' copies"
+    log = "".join(path.read_text() for path in Path(os.environ["XDG_STATE_HOME"], "mscfs/log").iterdir())
+    assert log.count("degraded, the primary data is down") == 2
+    assert "the primary data is back" in log
+    m.umount()
+
+    m.mount()
+    wait_until(lambda: {"also", "written"} <= set(tree(m.store("primary"))))
+    assert tree(m.store("primary"))["written"] == b"in the outage"
+    assert (m.path / "also").read_bytes() == b"after the remount"
+    m.drain()
+    assert tree(m.store("near")) == tree(m.store("primary"))
+
+
+def read_all(m: Mounted) -> None:
+    assert sorted(os.listdir(m.path)) == ["a", "b", "d"]
+    assert (m.path / "a").read_text() == "a"
+    assert (m.path / "d" / "c").read_text() == "d/c"
+    assert (m.path / "b").stat().st_size == len("newer than the replicas' copies")
+    with pytest.raises(FileNotFoundError):
+        (m.path / "absent").stat()
+
+
+def test_R8_a_primary_that_never_was_there_is_a_mistake_and_no_outage(m: Mounted) -> None:
+    m.store("primary").rmdir()
+    m.path.mkdir()
+    done = mscfs("mount", "--config", m.config, "data", m.path, check=False)
+    assert done.returncode != 0
+    assert "create it, or correct base_path" in done.stderr
+    assert not m.is_mounted()
