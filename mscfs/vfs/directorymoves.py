@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from mscfs.errors import DirectoryNotEmptyError, InvalidKeyError
 from mscfs.types import ObjectMetadata
+from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.changes import Changes
 from mscfs.vfs.inodes import Inode
-from mscfs.vfs.namespace import directory_metadata
 from mscfs.vfs.trees import MovedTree, copy_tree, remove_tree, rename_directory
 
 

@@ -39,6 +39,9 @@ CREATE TABLE names (
   PRIMARY KEY (directory, name)) WITHOUT ROWID;
 """
 
+_TABLES = (("pages", "directory"), ("names", "directory"), ("directories", "id"))
+"""Where a directory's id stands."""
+
 _SIZE = f"""(SELECT COALESCE(SUM(LENGTH(content)), 0) FROM pages WHERE directory = id)
   + {_ROW} * (SELECT COUNT(*) FROM names WHERE directory = id)"""  # noqa: S608 - a number of ours
 
@@ -128,6 +131,17 @@ class LastKnown:
             )
             self._evict(connection)
 
+    def forget_below(self, directory: str) -> None:
+        """Forget a directory and all below it."""
+        prefix = _raw(directory)
+        below = "SELECT id FROM directories WHERE SUBSTR(key, 1, ?) = ?"
+        with self._database.transaction(durable=False) as connection:
+            for table, column in _TABLES:
+                connection.execute(
+                    f"DELETE FROM {table} WHERE {column} IN ({below})",  # noqa: S608 - our own words
+                    (len(prefix), prefix),
+                )
+
     def read(self, directory: str) -> Snapshot | None:
         """What is known of a directory; None when nothing is, or something is damaged."""
         found = self._database.query("SELECT id, taken FROM directories WHERE key = ?", (_raw(directory),))
@@ -178,7 +192,7 @@ class LastKnown:
         if total <= self._limit:
             return
         for row, size in connection.execute("SELECT id, bytes FROM directories ORDER BY touched").fetchall():
-            for table, column in (("pages", "directory"), ("names", "directory"), ("directories", "id")):
+            for table, column in _TABLES:
                 connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (row,))  # noqa: S608 - our own words
             total -= size
             if total <= self._limit * 0.9:

@@ -122,6 +122,7 @@ class Namespace:
         directory.listing = None
         if directory.entries is not None:
             directory.entries.doubt()
+        self._recorder.forget_below(directory.key)
 
     # -- questions ------------------------------------------------------------------------------------------------
 

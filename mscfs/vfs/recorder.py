@@ -36,6 +36,7 @@ class Recorder:
         self._names = 0
         """Names in pages that are not written yet."""
         self._told: list[Told] = []
+        self._forgotten: list[str] = []
         self._listed: list[tuple[str, float, list[Page]]] = []
         self._directories: dict[str, bool] = {}
         """The directories of which something is known, or will be, and whether their listing is."""
@@ -64,9 +65,12 @@ class Recorder:
         async with self._writing:
             told, self._told = self._told, []
             listed, self._listed = self._listed, []
-            if self._last_known is None or not (told or listed):
+            forgotten, self._forgotten = self._forgotten, []
+            if self._last_known is None or not (told or listed or forgotten):
                 return
             try:
+                for directory in forgotten:
+                    await self._run_blocking(self._last_known.forget_below, directory)
                 if told:
                     await self._run_blocking(self._last_known.record, told)
                 for directory, taken, pages in listed:
@@ -118,6 +122,16 @@ class Recorder:
         """A directory was made: nothing is in it, whatever was in one of that name before."""
         if self._last_known is not None:
             self._list(listing, [])
+
+    def forget_below(self, directory: str) -> None:
+        """A directory was moved here: what was known of one of that name is of another one."""
+        if self._last_known is not None and not directory.startswith(tuple(self._forgotten)):
+            self._forgotten.append(directory)
+            for known in [key for key in self._directories if key.startswith(directory)]:
+                del self._directories[known]
+            self._told = [told for told in self._told if not told.directory.startswith(directory)]
+            self._listed = [listed for listed in self._listed if not listed[0].startswith(directory)]
+            self._wake.set()
 
     def _list(self, listing: Listing, pages: list[Page]) -> None:
         self._listed.append((listing.directory.key, listing.taken, pages))

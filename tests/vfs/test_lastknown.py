@@ -76,6 +76,18 @@ def test_R8_a_shorter_listing_leaves_no_pages_of_the_longer(known: LastKnown) ->
     assert (list(found.pages), found.is_whole) == ([], True)
 
 
+def test_R8_a_directory_that_was_moved_takes_nothing_of_its_predecessor(known: LastKnown) -> None:
+    for key in ("d/", "d/e/", "dd/", ""):
+        known.replace(key, 1.0, [page(entry("a"))])
+        known.record([Told(key, b"b", 2.0, entry("b"))])
+    known.forget_below("d/")
+    assert known.directories() == {"dd/": True, "": True}
+    known.replace("d/", 3.0, [])
+    found = known.read("d/")
+    assert found is not None
+    assert (list(found.pages), found.names) == ([], {})
+
+
 def test_R8_pages_that_did_not_change_are_not_written_again(known: LastKnown, path: Path) -> None:
     pages = [page(*(entry(f"{number}-{name}") for name in range(100))) for number in range(20)]
     known.replace("", 1.0, pages)
