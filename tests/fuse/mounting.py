@@ -28,10 +28,14 @@ def mscfs(*arguments: str | Path, check: bool = True, **more: Any) -> subprocess
 
 @dataclass
 class Mounted:
-    """A mount of profile `data`; `stores` are the directories of `file` stores by profile."""
+    """A mount of profile `data`; `stores` are the directories of `file` stores by profile.
+
+    `environment` is that of its commands; None: the test's.
+    """
 
     root: Path
     profile: str = "data"
+    environment: dict[str, str] | None = None
 
     @property
     def path(self) -> Path:
@@ -48,16 +52,19 @@ class Mounted:
         # Not looked at first: a dead mountpoint answers nothing, and mscfs has to put that right by itself.
         with suppress(OSError):
             self.path.mkdir()
-        mscfs("mount", "--config", self.config, self.profile, self.path, *options)
+        self.mscfs("mount", "--config", self.config, self.profile, self.path, *options)
 
     def umount(self) -> None:
-        mscfs("umount", self.path)
+        self.mscfs("umount", self.path)
 
     def drain(self) -> None:
-        mscfs("drain", self.path, "--timeout", "60")
+        self.mscfs("drain", self.path, "--timeout", "60")
 
     def status(self) -> dict[str, Any]:
-        return json.loads(mscfs("status", self.path, "--json").stdout)
+        return json.loads(self.mscfs("status", self.path, "--json").stdout)
+
+    def mscfs(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return mscfs(*arguments, check=check, env=self.environment)
 
     @property
     def pid(self) -> int:
@@ -104,7 +111,7 @@ def prepare(root: Path, **mscfs_options: Any) -> Mounted:
 def unmount_whatever_is_left(mounted: Mounted) -> None:
     """The end of every test: nothing stays mounted, whatever happened."""
     if mounted.is_mounted():
-        mscfs("umount", mounted.path, check=False)
+        mounted.mscfs("umount", mounted.path, check=False)
     if mounted.is_mounted():
         subprocess.run(["fusermount3", "-uz", str(mounted.path)], check=False)
 
