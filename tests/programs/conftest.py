@@ -1,4 +1,8 @@
-"""One mount for each kind of primary, with a `file` replica, for all tests of this package."""
+"""One mount for each kind of primary, with a `file` replica, for all tests of this package.
+
+The emulators of GCS and Azure are slow at many small files: on them only those programs run whose demands on a store
+are special, which are the ones that save, replace, lock, map and change in place. All others run on `file` and S3.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,12 @@ from typing import Any
 import pytest
 
 from tests.fuse.mounting import Mounted, file_store, unmount_whatever_is_left, with_replicas, write_config
-from tests.programs.places import Twins, Worker
+from tests.programs.places import ALL_PRIMARIES, Twins, Worker
 
-PRIMARIES = ("file", "s3", "gcs", "azure")
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="package", params=PRIMARIES)
+@pytest.fixture(scope="package", params=ALL_PRIMARIES)
 def mounted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
     root = tmp_path_factory.mktemp(f"programs-{request.param}")
     write_config(root, {"data": with_replicas(_primary(request, root), "near"), "near": file_store(root / "near")})

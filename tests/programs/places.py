@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+
+ALL_PRIMARIES = ("file", "s3", "gcs", "azure")
+
+
+def _on(*primaries: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("mounted", primaries, indirect=True, scope="package")
+
+
+on_all = _on(*ALL_PRIMARIES)
+on_two = _on("file", "s3")
+on_one = _on("file")
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,37 @@ from typing import Any
 
 import pytest
 
-from tests.programs.places import Twins, Worker
+from tests.programs.places import Twins, Worker, on_all, on_one, on_two
 
 pytestmark = [pytest.mark.mount, pytest.mark.emulator]
 
-PROGRAMS = re.findall(r"^@program\ndef (\w+)", Path(__file__).with_name("training.py").read_text(), re.MULTILINE)
+# Not imported: PyTorch is for the worker.
+_WRITTEN = Path(__file__).with_name("training.py").read_text()
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+def written_for(where: str) -> list[str]:
+    return re.findall(rf"^@{where}\ndef (\w+)", _WRITTEN, re.MULTILINE)
+
+
+@on_all
+@pytest.mark.parametrize("program", written_for("demanding"))
 def test_python(program: str, twins: Twins, worker: Worker, results: dict[str, Any]):
+    run(program, twins, worker, results)
+
+
+@on_two
+@pytest.mark.parametrize("program", written_for("program"))
+def test_more_python(program: str, twins: Twins, worker: Worker, results: dict[str, Any]):
+    run(program, twins, worker, results)
+
+
+@on_one
+@pytest.mark.parametrize("program", written_for("slow"))
+def test_slow_python(program: str, twins: Twins, worker: Worker, results: dict[str, Any]):
+    run(program, twins, worker, results)
+
+
+def run(program: str, twins: Twins, worker: Worker, results: dict[str, Any]) -> None:
     if program not in results:
         results[program] = worker.run(program, twins.local)
     assert worker.run(program, twins.mounted) == results[program]

@@ -7,11 +7,10 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.programs.places import Twins
+from tests.programs.places import Twins, on_all, on_two
 
 pytestmark = [pytest.mark.mount, pytest.mark.emulator]
 
@@ -26,6 +25,7 @@ touch -d '2001-02-03 04:05:06.789' source/sub/f3
 SHOW = r"find . -type f -printf '%P %s %m %T@\n' | sort"
 
 
+@on_all
 def test_cp_keeps_what_it_copies(twins: Twins):
     twins.sh(
         MAKE_SOURCE
@@ -41,6 +41,7 @@ def test_cp_keeps_what_it_copies(twins: Twins):
     )
 
 
+@on_two
 def test_a_second_rsync_copies_nothing(twins: Twins):
     output = twins.sh(
         MAKE_SOURCE
@@ -59,6 +60,7 @@ def test_a_second_rsync_copies_nothing(twins: Twins):
     assert output.split() == ["9", "0", "0", "1", "0"]
 
 
+@on_two
 def test_tar_in_and_out_and_zip(twins: Twins):
     twins.sh(
         MAKE_SOURCE
@@ -78,7 +80,8 @@ def test_tar_in_and_out_and_zip(twins: Twins):
     )
 
 
-def test_git_clone_commit_and_gc(twins: Twins, tmp_path: Path):
+@on_two
+def test_git_clone_commit_and_gc(twins: Twins):
     twins.sh(
         r"""
         export GIT_AUTHOR_DATE='2001-02-03T04:05:06Z' GIT_COMMITTER_DATE='2001-02-03T04:05:06Z'
@@ -98,6 +101,7 @@ def test_git_clone_commit_and_gc(twins: Twins, tmp_path: Path):
     )
 
 
+@on_all
 def test_files_changed_in_place(twins: Twins):
     twins.sh(
         r"""
@@ -119,6 +123,7 @@ def test_files_changed_in_place(twins: Twins):
     )
 
 
+@on_two
 def test_searches_and_deletes(twins: Twins):
     twins.sh(
         MAKE_SOURCE
@@ -135,6 +140,7 @@ def test_searches_and_deletes(twins: Twins):
     )
 
 
+@on_two
 def test_a_program_is_built_and_runs(twins: Twins):
     twins.sh(
         r"""
@@ -152,6 +158,7 @@ def test_a_program_is_built_and_runs(twins: Twins):
     )
 
 
+@on_two
 def test_python_compiles_and_lives_here(twins: Twins):
     twins.sh(
         r"""
@@ -166,6 +173,7 @@ def test_python_compiles_and_lives_here(twins: Twins):
     )
 
 
+@on_two
 @pytest.mark.parametrize("backup", ["backupcopy=yes", "backupcopy=no", "nobackup nowritebackup"])
 def test_vim_saves(twins: Twins, backup: str):
     twins.sh(
@@ -180,6 +188,7 @@ def test_vim_saves(twins: Twins, backup: str):
     )
 
 
+@on_two
 def test_nano_saves(twins: Twins):
     for here in (twins.local, twins.mounted):
         (here / "text").write_text("line\n")
@@ -199,6 +208,7 @@ def test_nano_saves(twins: Twins):
     twins.compare()
 
 
+@on_all
 def test_logs_are_rotated_and_followed(twins: Twins):
     """`tail -F` sees what is written before it is closed, and goes on with the new file."""
     outputs = []

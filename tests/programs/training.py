@@ -5,6 +5,7 @@ They know nothing of mounts. `tests.programs.worker` runs them, so that the slow
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -22,6 +23,10 @@ PROGRAMS: dict[str, Program] = {}
 def program(function: Program) -> Program:
     PROGRAMS[function.__name__] = function
     return function
+
+
+# Where the tests run it: one that asks much of a store on every kind of primary, a slow one on one.
+demanding = slow = program
 
 
 def numbers(count: int = 50_000) -> np.ndarray:
@@ -62,7 +67,7 @@ def dataloader_with_forked_workers(here: Path) -> Any:
     return [float(first), epoch(batches), epoch(batches)]
 
 
-@program
+@slow
 def dataloader_with_persistent_spawned_workers(here: Path) -> Any:
     batches = DataLoader(
         made_samples(here), batch_size=8, num_workers=1, multiprocessing_context="spawn", persistent_workers=True
@@ -70,7 +75,7 @@ def dataloader_with_persistent_spawned_workers(here: Path) -> Any:
     return [epoch(batches), epoch(batches)]
 
 
-@program
+@demanding
 def torch_save_and_load(here: Path) -> Any:
     path, temporary = here / "model.pt", here / "model.pt.tmp"
     found = []
@@ -91,9 +96,7 @@ def torch_save_and_load(here: Path) -> Any:
 
 
 def save_and_load_shards(rank: int, here: Path) -> None:
-    import torch.distributed as dist
-    import torch.distributed.checkpoint as dcp
-
+    dist, dcp = torch.distributed, torch.distributed.checkpoint
     # The meeting point is a file on the mount: the processes append to it under flock.
     dist.init_process_group("gloo", init_method=f"file://{here}/meeting", rank=rank, world_size=2)
     state = {"mine": torch.arange(1000.0) + rank, f"only{rank}": torch.full((10,), float(rank)), "step": 7}
@@ -107,11 +110,12 @@ def save_and_load_shards(rank: int, here: Path) -> None:
 
 @program
 def distributed_checkpoint(here: Path) -> Any:
+    importlib.import_module("torch.distributed.checkpoint")  # once, not in each process
     torch.multiprocessing.start_processes(save_and_load_shards, (here,), nprocs=2, start_method="fork")
     return sorted(path.name for path in (here / "checkpoint").iterdir())
 
 
-@program
+@demanding
 def summary_writer_read_while_written(here: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
@@ -127,7 +131,7 @@ def summary_writer_read_while_written(here: Path) -> Any:
     return seen
 
 
-@program
+@demanding
 def safetensors_save_and_load(here: Path) -> Any:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
@@ -147,7 +151,7 @@ def safetensors_save_and_load(here: Path) -> Any:
 # -- arrays and tables ------------------------------------------------------------------------------------------------
 
 
-@program
+@demanding
 def numpy_files(here: Path) -> Any:
     data = numbers()
     np.save(here / "a.npy", data)
@@ -173,7 +177,7 @@ def numpy_files(here: Path) -> Any:
     return [int(read.sum()), int(read[50, 500]), int(read[99, 0])]
 
 
-@program
+@demanding
 def h5py_files(here: Path) -> Any:
     import h5py
 
@@ -193,7 +197,7 @@ def h5py_files(here: Path) -> Any:
         return [list(file["grown"].shape), int(other["grown"][150:160, 3].sum()), file["grown"].attrs["unit"]]
 
 
-@program
+@demanding
 def parquet_and_datasets(here: Path) -> Any:
     import pyarrow as pa
     import pyarrow.dataset as ds
@@ -213,7 +217,7 @@ def parquet_and_datasets(here: Path) -> Any:
     return [groups, seventh, filtered["id"].to_pylist(), count, fragments]
 
 
-@program
+@demanding
 def zarr_arrays(here: Path) -> Any:
     import zarr
 
@@ -255,7 +259,7 @@ def webdataset_streaming(here: Path) -> Any:
     return [[int(array[0]), int(label)] for array, label in DataLoader(shards, batch_size=None, num_workers=0)]
 
 
-@program
+@demanding
 def hugging_face_datasets(here: Path) -> Any:
     from datasets import disable_progress_bars, load_dataset, load_from_disk
 
@@ -294,7 +298,7 @@ def pillow_images(here: Path) -> Any:
     return found
 
 
-@program
+@demanding
 def joblib_dump_and_memory(here: Path) -> Any:
     import joblib
 
@@ -316,7 +320,7 @@ def joblib_dump_and_memory(here: Path) -> Any:
 # -- databases --------------------------------------------------------------------------------------------------------
 
 
-@program
+@demanding
 def lmdb_written_and_read(here: Path) -> Any:
     import lmdb
 
@@ -340,7 +344,7 @@ def _count_up(path: Path, times: int) -> None:
     database.close()
 
 
-@program
+@demanding
 def sqlite_in_its_default_journal_mode(here: Path) -> Any:
     path = here / "data.db"
     database = sqlite3.connect(path)
