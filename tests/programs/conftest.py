@@ -1,7 +1,7 @@
 """One mount for each kind of primary, with a `file` replica, for all tests of this package.
 
 The emulators of GCS and Azure are slow at many small files: on them only those programs run whose demands on a store
-are special, which are the ones that save, replace, lock, map and change in place. All others run on `file` and S3.
+are special: those that save, replace, lock, map and change in place. All others run on `file` and S3.
 """
 
 from __future__ import annotations

@@ -88,14 +88,14 @@ def test_git_clone_commit_and_gc(twins: Twins):
         export GIT_AUTHOR_NAME=n GIT_AUTHOR_EMAIL=e@localhost GIT_COMMITTER_NAME=n GIT_COMMITTER_EMAIL=e@localhost
         export GIT_CONFIG_GLOBAL=/dev/null
         git init -q -b trunk --template= first; cd first
-        for n in 1 2 3; do seq $n 100 > f$n; git add f$n; git commit -qm "commit $n"; done
+        for n in 1 2; do seq $n 100 > f$n; git add f$n; git commit -qm "commit $n"; done
         cd ..; git clone -q --template= first second; cd second
         git checkout -q -b side; echo more >> f1; git commit -qam side
         git push -q origin side
         git gc -q; git fsck --strict
         git status --porcelain
         git log --format='%H %s'
-        cd ../first; git merge -q side; git repack -adq; git fsck --strict; git rev-parse HEAD
+        git -C ../first rev-parse side
         cd ..; rm -rf first/.git second/.git
         """
     )
@@ -119,6 +119,7 @@ def test_files_changed_in_place(twins: Twins):
         perl -pi -e 's/^12/twelve/' b
         : > b.empty; cat b.empty; ln -s b c; cat c | wc -l
         install -m 640 b installed; mv installed moved; stat -c '%a %s' moved
+        mkdir -p d/e; mv part.* d/e; mv d f; ls f/e; mv f/e .; rmdir f
         """
     )
 

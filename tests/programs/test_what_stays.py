@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.mounting import Mounted
-from tests.programs.places import on_all, tree
+from tests.programs.places import on_two, tree
 
 pytestmark = [pytest.mark.mount, pytest.mark.emulator]
 
 
-@on_all
+@on_two
 def test_W1_W2_what_programs_left_is_there_after_a_remount_and_on_the_replica(mounted: Mounted):
     before = tree(mounted.path)
     assert before
