@@ -191,6 +191,25 @@ def test_R7_a_random_reader_asks_for_nothing_ahead():
     assert [read(ahead, place, 4096) for place in places] == [None] * 200
 
 
+def page_faults(ahead, begin, size=8 * MIB):
+    """The kernel's requests around a fault of a mapped file, as they come; returns the bytes asked for ahead."""
+    ranges = [read(ahead, offset, MIB, stalled=True) for offset in range(begin, begin + size, MIB)]
+    return sum(wanted[1] - wanted[0] for wanted in ranges if wanted)
+
+
+def test_page_faults_in_order_are_a_sequential_reader_also_after_a_first_touch_of_each_tensor():
+    ahead = ReadAhead()
+    for place in range(0, 2048 * MIB, 64 * MIB):
+        page_faults(ahead, place)
+    assert page_faults(ahead, 8 * MIB) > FIRST_WINDOW
+    for place in range(16 * MIB, 64 * MIB, 8 * MIB):
+        page_faults(ahead, place)
+    last = None
+    for offset in range(72 * MIB, 128 * MIB, MIB):  # behind what is in the page cache already
+        last = read(ahead, offset, MIB, stalled=True) or last
+    assert last[1] - 128 * MIB > 32 * MIB
+
+
 def test_a_window_begins_anew_after_a_rest():
     ahead = ReadAhead()
     read(ahead, 0)
