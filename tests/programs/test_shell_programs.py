@@ -180,8 +180,8 @@ def test_vim_saves(twins: Twins, backup: str):
     twins.sh(
         r"""
         seq 20 > text; chmod 640 text
-        vi -u NONE -es -c "set backup swapfile $BACKUP" -c '%s/^1/one/' -c wq text
-        vi -u NONE -es -c "set backup swapfile $BACKUP" -c '$s/$/ the last/' -c x text
+        vi -u NONE -es -c "set backup swapfile backupskip= $BACKUP" -c '%s/^1/one/' -c wq text
+        vi -u NONE -es -c "set backup swapfile backupskip= $BACKUP" -c '$s/$/ the last/' -c x text
         cat text
         ls -A
         """,
