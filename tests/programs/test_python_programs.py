@@ -33,12 +33,18 @@ def test_more_python(program: str, twins: Twins, worker: Worker, results: dict[s
 
 
 @on_one
-@pytest.mark.parametrize("program", written_for("slow"))
-def test_slow_python(program: str, twins: Twins, worker: Worker, results: dict[str, Any]):
-    run(program, twins, worker, results)
+def test_python_with_spawned_workers(twins: Twins, worker: Worker, results: dict[str, Any]):
+    """PyTorch is imported anew for it: once, and not again for the local directory, where forked ones say the same."""
+    expected = on_local_disk("dataloader_with_forked_workers", twins, worker, results)
+    assert worker.run("dataloader_with_persistent_spawned_workers", twins.mounted) == expected
 
 
 def run(program: str, twins: Twins, worker: Worker, results: dict[str, Any]) -> None:
+    expected = on_local_disk(program, twins, worker, results)
+    assert worker.run(program, twins.mounted) == expected
+
+
+def on_local_disk(program: str, twins: Twins, worker: Worker, results: dict[str, Any]) -> Any:
     if program not in results:
         results[program] = worker.run(program, twins.local)
-    assert worker.run(program, twins.mounted) == results[program]
+    return results[program]
