@@ -6,7 +6,7 @@ from mscfs.config.load import find_profile
 from mscfs.config.values import Config
 from mscfs.directories import digest, private, state_directory
 from mscfs.journal import Journal
-from mscfs.providers.registry import open_provider
+from mscfs.providers.registry import load_provider, open_provider
 from mscfs.replicas.manager import ReplicaManager, WishSink
 from mscfs.replicas.source import Replica, Source
 
@@ -39,3 +39,9 @@ def open_store(config: Config, profile: str, *, record_back_fill: WishSink | Non
         propagate_deletes=settings.mscfs.propagate_deletes,
         record_back_fill=record_back_fill,
     )
+
+
+def load_store(config: Config, profile: str) -> None:
+    """Import what the stores of a profile need, for processes that are forked afterwards. Raises ConfigError."""
+    for name in (profile, *(replica.profile for replica in find_profile(config, profile).replicas)):
+        load_provider(config, name)

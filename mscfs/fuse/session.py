@@ -19,6 +19,7 @@ from typing import TypeVar
 import pyfuse3
 import trio
 
+from mscfs.cache.arena import SharedMemory
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
 from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
@@ -29,11 +30,12 @@ from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.placement import Placement, locate
-from mscfs.store import open_store
+from mscfs.store import load_store, open_store
 from mscfs.vfs.loopdelay import LoopDelay
 from mscfs.vfs.recovery import recover
 from mscfs.vfs.transport import RunBlocking
-from mscfs.workers.pool import WorkerPool
+from mscfs.workers.launch import Launched, fork
+from mscfs.workers.pool import TRANSFER_PROCESSES, WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +111,16 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
     """
     _raise_descriptor_limit()
     loop.install(pyfuse3)
+    options = find_profile(request.config, request.profile).mscfs
+    memory = make_memory(options)
+    load_store(request.config, request.profile)
     gc.freeze()
+    processes = (options.workers or _fetch_processes()) + TRANSFER_PROCESSES
+    # Before there are threads, a journal or connections.
+    launched = [fork(memory) for _ in range(processes)]
     gc.set_threshold(*COLLECTION)
     try:
-        trio.run(_serve, request, announce, services)
+        trio.run(_serve, request, memory, launched, announce, services)
     except BaseExceptionGroup as group:
         refusals, others = group.split(MscfsError)
         if others is not None or refusals is None:
@@ -132,7 +140,13 @@ def _first(group: BaseExceptionGroup[MscfsError]) -> MscfsError:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _serve(request: MountRequest, announce: Callable[[], None], services: Sequence[Service]) -> None:
+async def _serve(
+    request: MountRequest,
+    memory: SharedMemory,
+    launched: Sequence[Launched],
+    announce: Callable[[], None],
+    services: Sequence[Service],
+) -> None:
     limiter = trio.CapacityLimiter(THREADS)
 
     async def run_blocking(call: Callable[..., Result], /, *arguments: object) -> Result:
@@ -141,7 +155,6 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
     options = find_profile(request.config, request.profile).mscfs
     manager = open_store(request.config, request.profile)
     cache = open_cache(request.config, request.profile)
-    memory = make_memory(options)
     pool = WorkerPool(
         request.config,
         request.profile,
@@ -149,7 +162,8 @@ async def _serve(request: MountRequest, announce: Callable[[], None], services: 
         memory,
         namespace=manager.identity,
         chunk_size=options.chunk_size,
-        fetch_processes=options.workers or _fetch_processes(),
+        fetch_processes=len(launched) - TRANSFER_PROCESSES,
+        launched=launched,
     )
     try:
         async with trio.open_nursery() as workers:

@@ -39,6 +39,16 @@ def open_provider(config: Config, name: str, *, retry_reads: bool = True) -> Sto
     return RetryingProvider(provider, settings.retry, retry_reads=retry_reads)
 
 
+def load_provider(config: Config, name: str) -> None:
+    """Import what a profile's provider is made of, so that processes forked afterwards share it. Raises ConfigError.
+
+    A class that is named by its dotted name is left alone: its module may start threads, which no fork survives.
+    """
+    settings = find_profile(config, name)
+    if settings.storage_provider.type in _CLASSES:
+        _class_of(settings)
+
+
 def _options_of(settings: ProfileConfig) -> dict[str, Any]:
     options = dict(settings.storage_provider.options)
     if settings.storage_provider.type in _WITH_TIMEOUTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -14,10 +15,13 @@ from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
 from mscfs.errors import MscfsError, StorageError, StoreUnavailableError
 from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, StartedFetch
+from mscfs.workers.launch import Launched
 from mscfs.workers.protocol import Fetch, FetchDone, Request, Result, Upload, WorkerSettings, is_foreground, unpack_text
 from mscfs.workers.worker import Call, Worker
 
 logger = logging.getLogger(__name__)
+
+TRANSFER_PROCESSES = 1
 
 DEATHS = 3
 """A request over which so many workers died is not repeated."""
@@ -44,10 +48,13 @@ class PoolStatistics:
 class WorkerGroup:
     """Processes that share one kind of work. Requests of a process that dies are repeated; `workers` must be run."""
 
-    def __init__(self, settings: WorkerSettings, memory: SharedMemory, processes: int) -> None:
+    def __init__(
+        self, settings: WorkerSettings, memory: SharedMemory, processes: int, launched: Iterator[Launched]
+    ) -> None:
         self._settings = settings
         self.workers = [
-            Worker(settings, memory, on_finished=self._finish, on_death=self._repeat) for _ in range(processes)
+            Worker(settings, memory, next(launched, None), on_finished=self._finish, on_death=self._repeat)
+            for _ in range(processes)
         ]
         self._suspects: deque[Call] = deque()
         self._on_trial: Call | None = None
@@ -141,7 +148,7 @@ class WorkerPool(Calls):
     """A service: `await nursery.start(pool.run)`. Calls may be made at any time; they wait for the processes.
 
     Fetches are written into `memory`, and kept on disk in the cache of the settings `cache`, if any. `namespace` is the
-    first part of chunk names, as in `object_digest`.
+    first part of chunk names, as in `object_digest`. The first processes are those `launched` before.
     """
 
     def __init__(
@@ -159,6 +166,7 @@ class WorkerPool(Calls):
         step_threads: int = 8,
         list_threads: int = 4,
         store_factory: str = "mscfs.store:open_store",
+        launched: Sequence[Launched] = (),
     ) -> None:
         super().__init__()
         fetch = WorkerSettings(
@@ -180,8 +188,9 @@ class WorkerPool(Calls):
             threads=upload_threads + step_threads + list_threads,
             background_threads=step_threads,
         )
-        self.fetchers = WorkerGroup(fetch, memory, fetch_processes)
-        self.transfers = WorkerGroup(transfer, memory, 1)
+        processes = iter(launched)
+        self.fetchers = WorkerGroup(fetch, memory, fetch_processes, processes)
+        self.transfers = WorkerGroup(transfer, memory, TRANSFER_PROCESSES, processes)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all processes running until cancelled; `started` when all are ready.

@@ -1,4 +1,4 @@
-"""A worker process: `python -P -m mscfs.workers.process <socket> <memory>`, started by `worker` and by nobody else.
+"""A worker process: forked from the daemon, or `python -P -m mscfs.workers.process <socket> <memory>` (see `launch`).
 
 The main thread receives, the others perform requests. Whoever has something to say sends it, with everything that
 others had to say meanwhile. The process ends when its socket does, so that it never outlives the daemon, and ignores
@@ -127,7 +127,9 @@ def serve(connection: socket.socket, memory: int) -> None:
             # When memory runs out the kernel should take a worker, which is replaced, and not the mount.
             Path("/proc/self/oom_score_adj").write_text("500")
         logging.basicConfig(
-            level=settings.log_level, format=f"{settings.name}[{os.getpid()}]: %(levelname)s %(message)s"
+            level=settings.log_level,
+            format=f"{settings.name}[{os.getpid()}]: %(levelname)s %(message)s",
+            force=True,  # instead of what a forked one was born with
         )
         tasks = open_tasks(settings, memory)
     except MscfsError as error:
@@ -175,13 +177,13 @@ def _messages(connection: socket.socket) -> Iterator[ToWorker]:
             yield decode_to_worker(payload)
 
 
-def main() -> None:
-    """Run a worker on the inherited socket and memory whose descriptors are the arguments."""
+def work(connection: socket.socket, memory: int) -> NoReturn:
+    """Be a worker process until the daemon says stop or goes away."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     status = 1
     try:
-        serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+        serve(connection, memory)
         status = 0
     except ConnectionError:
         status = 0
@@ -194,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    work(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import trio
@@ -18,6 +14,7 @@ import trio
 from mscfs.cache.arena import SharedMemory
 from mscfs.errors import MscfsError, StorageError
 from mscfs.workers.calls import OnArrival, OnPage
+from mscfs.workers.launch import Launched, WorkerProcess, run_anew
 from mscfs.workers.protocol import (
     Arrived,
     Cancel,
@@ -103,19 +100,22 @@ class Call:
 class Worker:
     """One process at a time. `on_finished` is told of each call that got its answer, `on_death` of those that did not.
 
-    Calls may be assigned before the process is ready; they are sent when it is.
+    Calls may be assigned before the process is ready; they are sent when it is. The first process may have been
+    launched before.
     """
 
     def __init__(
         self,
         settings: WorkerSettings,
         memory: SharedMemory,
+        launched: Launched | None = None,
         *,
         on_finished: Callable[[Call], None],
         on_death: Callable[[list[Call]], None],
     ) -> None:
         self._settings = settings
         self._memory = memory
+        self._launched = launched
         self._on_finished = on_finished
         self._on_death = on_death
         self.calls: dict[int, Call] = {}
@@ -189,16 +189,11 @@ class Worker:
             await trio.sleep(pause)
 
     @asynccontextmanager
-    async def _process(self) -> AsyncIterator[tuple[trio.SocketStream, trio.Process]]:
-        ours, theirs = socket.socketpair()
-        with ExitStack() as on_error:
-            on_error.enter_context(ours)
-            with theirs:
-                process = await _start_process(theirs.fileno(), self._memory.descriptor)
-            on_error.pop_all()
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    async def _process(self) -> AsyncIterator[tuple[trio.SocketStream, WorkerProcess]]:
+        launched, self._launched = self._launched or await run_anew(self._memory), None
+        process, self._ours = launched.process, launched.connection
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(launched.connection))
         self.process_id = process.pid
-        self._ours = ours
         try:
             yield stream, process
         finally:
@@ -212,7 +207,7 @@ class Worker:
                 await process.wait()
                 await stream.aclose()
 
-    async def _converse(self, stream: trio.SocketStream, process: trio.Process, ready: Callable[[], None]) -> None:
+    async def _converse(self, stream: trio.SocketStream, process: WorkerProcess, ready: Callable[[], None]) -> None:
         """Talk to one process until it dies; `ready` is called when it takes requests. MscfsError if it refuses."""
         self._last_heard = trio.current_time()
         with suppress(trio.BrokenResourceError):
@@ -314,7 +309,7 @@ class Worker:
                 if not self._outbox and self.is_ready:
                     self._socket = self._ours
 
-    async def _watch(self, process: trio.Process) -> None:
+    async def _watch(self, process: WorkerProcess) -> None:
         """Kill a process that does not start, or has stopped answering."""
         with trio.move_on_after(START_SECONDS):
             await self._up.wait()
@@ -336,19 +331,3 @@ async def _receive_some(connection: socket.socket) -> bytes:
             continue
         except OSError as error:
             raise trio.BrokenResourceError from error
-
-
-async def _start_process(descriptor: int, memory: int) -> trio.Process:
-    # Custom providers are imported in the worker from where the daemon would.
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    try:
-        return await trio.lowlevel.open_process(
-            [sys.executable, "-P", "-m", "mscfs.workers.process", str(descriptor), str(memory)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # whoever reads the daemon's must see its end
-            pass_fds=[descriptor, memory],
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    except OSError as error:
-        raise MscfsError(f"no worker process can be started: {error}") from error

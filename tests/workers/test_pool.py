@@ -25,7 +25,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.types import ByteRange, Version
-from mscfs.workers import worker
+from mscfs.workers import launch, worker
 from mscfs.workers.pool import GroupStatistics, WorkerPool
 from mscfs.workers.protocol import Arrived, decode_from_worker
 from tests.workers.stores import FACTORY, PIECE, DirectoryStore, configuration
@@ -573,7 +573,7 @@ async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(
 
 
 async def test_L1_no_process_at_all_is_said_at_the_start(store, cache, memory, monkeypatch):
-    monkeypatch.setattr(worker.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(launch.sys, "executable", "/no/such/python")
     async with trio.open_nursery() as nursery:
         with pytest.raises(MscfsError, match="no worker process can be started"):
             await nursery.start(make_pool(store, cache, memory).run)
