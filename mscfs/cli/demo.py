@@ -21,8 +21,9 @@ from rich.text import Text
 
 from mscfs.cli import daemon, preflight, umount
 from mscfs.cli.demo_story import STORES, DemoError, Step, Story, Telling
-from mscfs.cli.mount import make_plan, start
 from mscfs.cli.mount_options import MountOptions
+from mscfs.cli.mount_table import leave_nothing
+from mscfs.cli.plan import make_plan
 from mscfs.cli.program import examples
 from mscfs.errors import MountError
 from mscfs.telemetry import registry
@@ -119,7 +120,7 @@ def _stage(mountpoint: Path | None) -> Iterator[Story]:
         story.fill_primary()
         plan = make_plan("demo", mountpoint, MountOptions(), config_file=configuration)
         try:
-            start(plan)
+            daemon.start(plan)
             yield story
         except (daemon.StartError, DemoError) as error:
             log = daemon.log_file("demo", plan.mountpoint).read_text(errors="replace")
@@ -135,7 +136,7 @@ def _stage(mountpoint: Path | None) -> Iterator[Story]:
 def _end(mountpoint: Path) -> None:
     record = registry.find(mountpoint)
     if record is None:
-        daemon.leave_nothing(mountpoint)
+        leave_nothing(mountpoint)
         return
     # Somebody's shell may still stand in it: it is detached all the same, the directory is about to go.
     umount.detach(mountpoint, lazy=True)

@@ -1,55 +1,16 @@
-"""The program `mscfs`: all its commands."""
+"""The program `mscfs`."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
+import gc
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from contextlib import nullcontext
 
-import typer
+from mscfs.cli import mount_helper
+from mscfs.cli.daemon import Daemon
+from mscfs.cli.program import run
 
-from mscfs.cli import mount, mount_helper
-from mscfs.cli.program import DEBUG_VARIABLE, run
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"mscfs {importlib.metadata.version('mscfs')}")  # noqa: T201 - the answer
-        raise typer.Exit
-
-
-def _options(
-    *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    if debug:
-        os.environ[DEBUG_VARIABLE] = "1"
-
-
-def make_app(arguments: Sequence[str]) -> typer.Typer:
-    """The commands; only `mount` when it is what the arguments name, as a node waits for it and the rest loads long."""
-    app = typer.Typer(
-        help="Mount object storage with its replicas as a directory; read from the nearest healthy copy.",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_options)
-    mount.register(app)
-    if list(arguments[:1]) == ["mount"]:
-        return app
-    from mscfs.cli import config, demo, objects, recover, replicas, status, umount  # noqa: PLC0415 - see above
-
-    for commands in (umount, status, recover, objects, replicas, demo):
-        commands.register(app)
-    app.add_typer(config.app, name="config")
-    return app
+_FOREGROUND = {"-f", "--foreground"}
 
 
 def main() -> None:
@@ -57,7 +18,18 @@ def main() -> None:
     arguments = sys.argv[1:]
     if mount_helper.is_call_of_mount(arguments):
         run(lambda: mount_helper.mount(arguments))
-    run(lambda: make_app(arguments)(args=arguments, prog_name="mscfs"))
+    # A node waits for it: what a mount needs is loaded while this process finds out what to mount.
+    is_awaited = arguments[:1] == ["mount"] and _FOREGROUND.isdisjoint(arguments)
+    with Daemon() if is_awaited else nullcontext() as daemon:
+        run(lambda: _run_command(arguments, daemon))
+
+
+def _run_command(arguments: list[str], daemon: Daemon | None) -> None:
+    if daemon is not None:
+        gc.disable()  # it ends soon, and mostly loads
+    from mscfs.cli.app import make_app  # noqa: PLC0415 - loads long
+
+    make_app(arguments)(args=arguments, prog_name="mscfs", obj=daemon)
 
 
 if __name__ == "__main__":

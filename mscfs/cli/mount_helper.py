@@ -6,8 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mscfs.cli.mount import make_plan, start
-from mscfs.cli.mount_options import parse_options
+from mscfs.cli.daemon import Daemon, start
 from mscfs.cli.program import note, run
 from mscfs.errors import UsageError
 
@@ -34,12 +33,16 @@ def main() -> None:
 def mount(arguments: list[str]) -> None:
     """Do what `mount -t mscfs` asked for. Raises UsageError, ConfigError or MountError."""
     call = parse_call(arguments)
-    asked = parse_options(",".join(call.options), sloppy=call.sloppy)
-    plan = make_plan(profile_of(call.source), Path(call.directory), asked)
-    if call.verbose:
-        note(f"mounting profile '{plan.profile}' on {plan.mountpoint}{' (not really: -f)' if call.fake else ''}")
-    if not call.fake:
-        start(plan)
+    with Daemon() as daemon:
+        from mscfs.cli.mount_options import parse_options  # noqa: PLC0415 - the daemon loads something else meanwhile
+        from mscfs.cli.plan import make_plan  # noqa: PLC0415
+
+        asked = parse_options(",".join(call.options), sloppy=call.sloppy)
+        plan = make_plan(profile_of(call.source), Path(call.directory), asked)
+        if call.verbose:
+            note(f"mounting profile '{plan.profile}' on {plan.mountpoint}{' (not really: -f)' if call.fake else ''}")
+        if not call.fake:
+            start(plan, daemon)
 
 
 def is_call_of_mount(arguments: list[str]) -> bool:

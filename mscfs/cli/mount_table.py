@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from typing import Literal
 from mscfs.errors import MountError
 
 MSCFS_TYPE = "fuse.mscfs"
+_ANSWER_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,14 @@ def unmount(path: Path, *, lazy: bool = False) -> None:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         raise (BusyError if "busy" in said else MountError)(said or f"{command[0]} failed")
+
+
+def leave_nothing(mountpoint: Path) -> None:
+    """Take away what a process of ours that is gone left mounted; a mount that answers is somebody else's by now."""
+    entry = mounted_at(mountpoint)
+    if entry is not None and entry.type == MSCFS_TYPE and probe(mountpoint, timeout=_ANSWER_TIMEOUT) == "dead":
+        with suppress(MountError):
+            unmount(mountpoint, lazy=True)
 
 
 def holders(mountpoint: Path) -> list[str]:

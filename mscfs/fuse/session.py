@@ -109,6 +109,7 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
     start; nothing stays mounted then. Ends within `shutdown_timeout` of being told to, whatever the stores do (L2);
     what could not be uploaded by then stays staged for the next mount.
     """
+    gc.disable()  # what is loaded stays
     _raise_descriptor_limit()
     loop.install(pyfuse3)
     options = find_profile(request.config, request.profile).mscfs
@@ -119,6 +120,7 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
     # Before there are threads, a journal or connections.
     launched = [fork(memory) for _ in range(processes)]
     gc.set_threshold(*COLLECTION)
+    gc.enable()
     try:
         trio.run(_serve, request, memory, launched, announce, services)
     except BaseExceptionGroup as group:
@@ -167,9 +169,8 @@ async def _serve(
     )
     try:
         async with trio.open_nursery() as workers:
-            async with trio.open_nursery() as starting:
-                starting.start_soon(workers.start, pool.run)  # they load while the store is asked
-                await _check_primary(manager, run_blocking)
+            await _check_primary(manager, run_blocking)
+            await workers.start(pool.run)
             async with trio.open_nursery() as background:
                 parts = assemble(
                     request.config,
@@ -195,7 +196,12 @@ async def _serve(
                     background.start_soon(parts.fetcher.sweep)
                     for service in services:
                         background.start_soon(service, mount)
-                    await _answer(mount, announce, options.shutdown_timeout)
+
+                    def announced() -> None:
+                        announce()
+                        pool.prepare()
+
+                    await _answer(mount, announced, options.shutdown_timeout)
                 background.cancel_scope.cancel()
             with trio.move_on_after(1.0, shield=True):
                 await parts.replicator.write_gathered()

@@ -123,6 +123,7 @@ def _become(connection: socket.socket, memory: int) -> NoReturn:
         # Another worker's socket that stays open here would hide from that worker that the daemon is gone.
         _close_from_3_but(connection.fileno(), memory)
         gc.set_threshold(*_COLLECTION)
+        gc.enable()
         process.work(connection, memory)
     finally:
         os._exit(1)

@@ -16,7 +16,17 @@ from mscfs.config.values import Config
 from mscfs.errors import MscfsError, StorageError, StoreUnavailableError
 from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, StartedFetch
 from mscfs.workers.launch import Launched
-from mscfs.workers.protocol import Fetch, FetchDone, Request, Result, Upload, WorkerSettings, is_foreground, unpack_text
+from mscfs.workers.protocol import (
+    Fetch,
+    FetchDone,
+    Prepare,
+    Request,
+    Result,
+    Upload,
+    WorkerSettings,
+    is_foreground,
+    unpack_text,
+)
 from mscfs.workers.worker import Call, Worker
 
 logger = logging.getLogger(__name__)
@@ -210,6 +220,11 @@ class WorkerPool(Calls):
                 raise
             # All were refused for the same reason.
             raise _first(refusals) from None
+
+    def prepare(self) -> None:
+        """Have the processes load what their first requests need, when there is time for it."""
+        for worker in (*self.fetchers.workers, *self.transfers.workers):
+            worker.tell(Prepare())
 
     def statistics(self) -> PoolStatistics:
         """The numbers now."""

@@ -31,6 +31,7 @@ from mscfs.workers.protocol import (
     FromWorker,
     Heartbeat,
     Ping,
+    Prepare,
     Promote,
     Ready,
     Start,
@@ -139,13 +140,14 @@ def serve(connection: socket.socket, memory: int) -> None:
     for number in range(settings.threads):
         threading.Thread(target=_work, args=(queue, tasks, outbox), name=f"worker-{number}", daemon=True).start()
     outbox.send(Ready())
-    threading.Thread(target=tasks.prepare, name="prepare", daemon=True).start()
     for message in messages:
         match message:
             case Cancel():
                 queue.abandon(message.id)
             case Promote():
                 queue.promote(message.id)
+            case Prepare():
+                threading.Thread(target=tasks.prepare, name="prepare", daemon=True).start()
             case Ping():
                 outbox.send(Heartbeat())
             case Stop():

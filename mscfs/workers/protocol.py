@@ -189,6 +189,10 @@ class Promote(_Message):
     id: int
 
 
+class Prepare(_Message):
+    """Load what the first request needs; not answered."""
+
+
 class Ping(_Message):
     """Answer with a heartbeat."""
 
@@ -272,7 +276,7 @@ class Heartbeat(_Message):
 
 PartsRequest = BeginParts | SendPart | CompleteParts | AbortParts
 Request = Fetch | Download | Upload | PartsRequest | Step | List
-ToWorker = Request | Start | Cancel | Promote | Ping | Stop
+ToWorker = Request | Start | Cancel | Promote | Prepare | Ping | Stop
 Part = Arrived | PageDone
 """What comes before a result, any number of times."""
 Result = FetchDone | UploadDone | PartsBegun | PartDone | StepDone | ListDone

@@ -25,6 +25,7 @@ from mscfs.workers.protocol import (
     PageDone,
     Part,
     Ping,
+    Prepare,
     Promote,
     Ready,
     Request,
@@ -147,8 +148,8 @@ class Worker:
         self.calls.pop(call.request.id, None)
         self.tell(Cancel(call.request.id))
 
-    def tell(self, message: Cancel | Promote) -> None:
-        """Say something about a request, if it was sent."""
+    def tell(self, message: Cancel | Promote | Prepare) -> None:
+        """Say something about a request that was sent, or that more will come, if there is a process."""
         if self.is_ready:
             self._send(message)
 

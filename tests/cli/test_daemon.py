@@ -1,48 +1,37 @@
 import os
+import signal
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from mscfs.cli import daemon
-from mscfs.cli.daemon import Report, StartError
+from mscfs.cli.daemon import Child, Daemon, Report, StartError
+from tests.fuse.mounting import is_running, wait_until
 
 
-@pytest.fixture
-def pipe():
-    reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
+def wait(script, tmp_path):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        begin = f"import os, socket\nconnection = socket.socket(fileno={theirs.fileno()})\n"
+        child = Child(subprocess.Popen([sys.executable, "-c", begin + script], pass_fds=[theirs.fileno()]).pid)
+        theirs.close()
+        try:
+            daemon._wait(child, ours.fileno(), tmp_path / "log")
+        finally:
+            child.kill()
+            child.close()
 
 
-def start(script, writing):
-    process = subprocess.Popen([sys.executable, "-c", f"report = {writing}\n{script}"], pass_fds=[writing])
-    os.close(writing)
-    return process
+def test_ready(tmp_path):
+    wait("import time; connection.send(b'rea'); time.sleep(0.05); connection.send(b'dy\\n'); time.sleep(60)", tmp_path)
 
 
-def wait(script, pipe, tmp_path):
-    reading, writing = pipe
-    process = start(script, writing)
-    try:
-        daemon._wait(process, reading, tmp_path / "log")
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_ready(pipe, tmp_path):
-    wait(
-        "import os, time; os.write(report, b'rea'); time.sleep(0.05); os.write(report, b'dy\\n'); input()",
-        pipe,
-        tmp_path,
-    )
-
-
-def test_an_error_travels_with_its_code_and_its_line_breaks(pipe, tmp_path):
-    script = "from mscfs.cli.daemon import Report; Report(report).error('first\\nsecond', 78)"
+def test_an_error_travels_with_its_code_and_its_line_breaks(tmp_path):
+    script = "from mscfs.cli.daemon import Report; Report(connection).error('first\\nsecond', 78)"
     with pytest.raises(StartError, match=r"^first\nsecond$") as raised:
-        wait(script, pipe, tmp_path)
+        wait(script, tmp_path)
     assert raised.value.exit_code == 78
 
 
@@ -56,33 +45,48 @@ def test_an_error_travels_with_its_code_and_its_line_breaks(pipe, tmp_path):
         ("raise SystemExit(3)", "ended with code 3 before the mount was ready"),
     ],
 )
-def test_a_daemon_that_ends_without_a_word(pipe, tmp_path, script, said):
+def test_a_daemon_that_ends_without_a_word(tmp_path, script, said):
     with pytest.raises(StartError, match=said):
-        wait(script, pipe, tmp_path)
+        wait(script, tmp_path)
 
 
-def test_a_child_of_the_daemon_that_holds_the_pipe_is_not_waited_for(pipe, tmp_path):
+def test_a_child_of_the_daemon_that_holds_the_pipe_is_not_waited_for(tmp_path):
     script = "import os, time\nif os.fork(): os._exit(3)\ntime.sleep(2)"
     with pytest.raises(StartError, match="ended with code 3"):
-        wait(script, pipe, tmp_path)
+        wait(script, tmp_path)
 
 
-def test_who_waits_long_is_told_where_to_look_and_not_for_ever(pipe, tmp_path, monkeypatch, capsys):
+def test_who_waits_long_is_told_where_to_look_and_not_for_ever(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(daemon, "PATIENCE", 0.01)
     monkeypatch.setattr(daemon, "START_TIMEOUT", 0.1)
     with pytest.raises(StartError, match=r"not ready within 0\.1 s; its log is .*log"):
-        wait("import time; time.sleep(60)", pipe, tmp_path)
+        wait("import time; time.sleep(60)", tmp_path)
     assert capsys.readouterr().err == f"mscfs: still starting; the log is {tmp_path}/log\n"
 
 
 def test_a_daemon_outlives_who_started_it():
-    reading, writing = os.pipe()
-    os.close(reading)
-    report = Report(writing)
+    ours, theirs = socket.socketpair()
+    ours.close()
+    report = Report(theirs)
     report.ready()
     report.error("only the first report counts", 1)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(writing)
+    assert theirs.fileno() == -1
+
+
+def test_L1_a_daemon_that_is_told_nothing_ends():
+    with Daemon() as made:
+        process = made.process
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+
+
+def test_L1_a_daemon_ends_with_a_command_that_is_killed():
+    script = "import os, signal\nfrom mscfs.cli.daemon import Daemon\nprint(Daemon().process.pid, flush=True)\n"
+    script += "os.kill(os.getpid(), signal.SIGKILL)"
+    # It has the output open until it ends.
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    wait_until(lambda: not is_running(int(done.stdout)))
 
 
 def test_a_log_that_grew_large_starts_anew(tmp_path, monkeypatch):

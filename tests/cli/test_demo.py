@@ -6,10 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from mscfs.cli import demo as demo_module
-from mscfs.cli.demo_story import DemoError, Story
-from mscfs.errors import MountError
-
 pytestmark = pytest.mark.mount
 
 COMMAND = [sys.executable, "-m", "mscfs.cli.main", "demo"]
@@ -60,17 +56,22 @@ def test_the_mount_is_the_users_until_ctrl_c(tmp_path, environment, number):
     assert left_behind(tmp_path) == []
 
 
-def test_a_demo_that_goes_wrong_says_so_and_leaves_nothing(tmp_path, environment, monkeypatch):
-    def fail(self):
-        raise DemoError("near does not come back")
+GOES_WRONG = """
+from mscfs.cli.demo import demo
+from mscfs.cli.demo_story import DemoError, Story
+from mscfs.cli.program import run
 
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):  # the demo changes these in its own process
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setattr(demo_module.tempfile, "tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setattr(demo_module.signal, "signal", lambda number, handler: None)
-    monkeypatch.setattr(Story, "_near_returns", fail)
-    with pytest.raises(MountError, match=r"^near does not come back"):
-        demo_module.demo(None, once=True)
+def fail(self):
+    raise DemoError("near does not come back")
+
+Story._near_returns = fail
+run(lambda: demo(None, once=True))
+"""
+
+
+def test_a_demo_that_goes_wrong_says_so_and_leaves_nothing(tmp_path, environment):
+    command = [sys.executable, "-c", GOES_WRONG]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mscfs: near does not come back\n")
     assert left_behind(tmp_path) == []

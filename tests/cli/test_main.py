@@ -45,11 +45,17 @@ def test_a_wrong_call_is_not_a_traceback():
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys, mscfs.cli.main; print(*sys.modules)"
+    code = "import sys, mscfs.cli.app; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"trio", "pyfuse3", "boto3", "google.cloud.storage", "azure.storage.blob", "obstore", "pydantic"}.isdisjoint(
         loaded
     )
+
+
+def test_what_the_daemon_is_forked_from_has_loaded_no_command():
+    code = "import sys, mscfs.cli.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"typer", "rich", "yaml", "msgspec", "mscfs.config.load"}.isdisjoint(loaded)
 
 
 def ended(action):

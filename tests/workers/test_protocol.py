@@ -24,6 +24,7 @@ from mscfs.workers.protocol import (
     FrameBuffer,
     Heartbeat,
     Ping,
+    Prepare,
     Promote,
     Ready,
     SendPart,
@@ -64,6 +65,7 @@ TO_WORKER = [
     Cancel(2**40),
     Promote(2**40),
     Ping(),
+    Prepare(),
     Stop(),
 ]
 FROM_WORKER = [

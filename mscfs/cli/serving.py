@@ -1,0 +1,72 @@
+"""A mount in this process."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+
+from sdnotify import SystemdNotifier
+
+from mscfs.cli.mount_table import leave_nothing
+from mscfs.cli.plan import Plan
+from mscfs.errors import MscfsError
+from mscfs.telemetry import registry
+from mscfs.telemetry.log import configure_logging
+
+logger = logging.getLogger(__name__)
+
+
+def load() -> None:
+    """Import what only a process needs in which a mount runs."""
+    gc.disable()  # what is loaded stays: looking for garbage in it takes an eighth of the time
+    import mscfs.fuse.session  # noqa: PLC0415
+    import mscfs.telemetry.service  # noqa: F401, PLC0415
+
+
+def serve(plan: Plan, report_ready: Callable[[], None] = lambda: None) -> None:
+    """Mount in this process; returns when unmounted. Nothing stays mounted, whatever happens.
+
+    Under systemd it tells when it is ready and when it stops (sd_notify(3)). Raises MscfsError when it cannot start;
+    the traceback of any other error is in the log.
+    """
+    configure_logging(verbose=plan.verbose)
+    try:
+        _serve(plan, report_ready)
+    except MscfsError:
+        raise
+    except Exception:
+        logger.exception("the mount ends because of a bug")
+        raise
+    finally:
+        registry.unregister()
+        leave_nothing(plan.mountpoint)
+
+
+def _serve(plan: Plan, report_ready: Callable[[], None]) -> None:
+    from mscfs.fuse.session import Mount, MountRequest, run  # noqa: PLC0415 - see load
+    from mscfs.telemetry.service import MountService  # noqa: PLC0415
+
+    systemd = SystemdNotifier()
+
+    def announce() -> None:
+        registry.register(
+            plan.profile,
+            plan.mountpoint,
+            started=time.time(),
+            config_file=plan.config_file,
+            shutdown_timeout=plan.config.profiles[plan.profile].mscfs.shutdown_timeout,
+        )
+        systemd.notify(f"READY=1\nSTATUS=profile {plan.profile} on {plan.mountpoint}")
+        report_ready()
+
+    async def answer_commands(running: Mount) -> None:
+        await MountService(running).serve()
+
+    async def tell_stopping(running: Mount) -> None:
+        await running.wait_stop()
+        systemd.notify("STOPPING=1\nSTATUS=uploading what is not on the primary yet")
+
+    request = MountRequest(plan.config, plan.profile, plan.mountpoint, plan.read_only, plan.allow_other)
+    run(request, announce, services=(answer_commands, tell_stopping))
