@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -46,8 +48,10 @@ def serve(plan: Plan, report_ready: Callable[[], None] = lambda: None) -> None:
 
 def _serve(plan: Plan, report_ready: Callable[[], None]) -> None:
     from mscfs.fuse.session import Mount, MountRequest, run  # noqa: PLC0415 - see load
+    from mscfs.fuse.watchdog import INTERVAL, Watchdog, ask  # noqa: PLC0415
     from mscfs.telemetry.service import MountService  # noqa: PLC0415
 
+    faulthandler.enable()  # a mount that systemd's watchdog ends says where each thread was
     systemd = SystemdNotifier()
 
     def announce() -> None:
@@ -68,5 +72,17 @@ def _serve(plan: Plan, report_ready: Callable[[], None]) -> None:
         await running.wait_stop()
         systemd.notify("STOPPING=1\nSTATUS=uploading what is not on the primary yet")
 
+    async def watch(running: Mount) -> None:
+        def question() -> None:
+            if not running.stopping:  # then there may be no mount, only an upload that goes on
+                ask(plan.mountpoint)
+
+        def alive() -> None:
+            if patience:
+                systemd.notify("WATCHDOG=1")
+
+        patience = int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6  # systemd's; 0 when it does not want to hear of us
+        await Watchdog(question, alive, interval=min(INTERVAL, patience / 2 or INTERVAL)).run()
+
     request = MountRequest(plan.config, plan.profile, plan.mountpoint, plan.read_only, plan.allow_other)
-    run(request, announce, services=(answer_commands, tell_stopping))
+    run(request, announce, services=(answer_commands, tell_stopping, watch))
