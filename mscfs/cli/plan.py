@@ -10,7 +10,7 @@ from mscfs.cli.mount_options import MountOptions, apply_overrides
 from mscfs.cli.program import note
 from mscfs.config.load import check_config, find_profile
 from mscfs.config.values import Config
-from mscfs.directories import cache_directory, runtime_directory, state_directory
+from mscfs.directories import cache_directory, runtime_directory
 from mscfs.errors import ConfigError
 
 
@@ -53,7 +53,8 @@ def make_plan(
     preflight.check_fuse(allow_other=allow_other)
     mountpoint = preflight.check_mountpoint(mountpoint)
     cache = config.cache.location if config.cache and config.cache.location else cache_directory()
-    preflight.check_own_directories(config, profile, mountpoint, state_directory(), runtime_directory(), cache)
+    state = preflight.check_state_directory()
+    preflight.check_own_directories(config, profile, mountpoint, state, runtime_directory(), cache)
     for problem in report.of_kind("warning"):
         if problem.profile in {"", *preflight.stores_of(config, profile)}:
             note(str(problem))

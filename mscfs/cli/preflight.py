@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mscfs.cli.mount_table import MSCFS_TYPE, mounted_at, probe, real_path, unmount
 from mscfs.config.values import Config
+from mscfs.directories import state_directory
 from mscfs.errors import MountError
 from mscfs.telemetry import registry
 
@@ -70,6 +71,19 @@ def check_own_directories(config: Config, profile: str, mountpoint: Path, *direc
     for directory in directories:
         if _lies_in(directory, mountpoint):
             raise MountError(f"{mountpoint} would hide {directory}, where mscfs works: mount somewhere else")
+
+
+def check_state_directory() -> Path:
+    """The state directory, fit to be written to. Raises MountError."""
+    try:
+        state = state_directory()
+        problem = "" if os.access(state, os.W_OK | os.X_OK) else f"{state}: it cannot be written to"
+    except OSError as error:
+        problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if problem:
+        advice = "choose a directory of yours on a local disk with XDG_STATE_HOME (under systemd: StateDirectory=)"
+        raise MountError(f"{problem}; what is not uploaded yet is kept there: {advice}")
+    return state
 
 
 def stores_of(config: Config, profile: str) -> tuple[str, ...]:
