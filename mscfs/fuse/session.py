@@ -22,10 +22,12 @@ import trio
 from mscfs.cache.arena import SharedMemory
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
+from mscfs.directories import state_directory
 from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
 from mscfs.fuse import loop
 from mscfs.fuse.assembly import MountParts, assemble, make_memory, names_file, open_cache
 from mscfs.fuse.operations import Operations
+from mscfs.fuse.ownership import shared
 from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
 from mscfs.replicas.manager import ReplicaManager
@@ -122,7 +124,8 @@ def run(request: MountRequest, announce: Callable[[], None], services: Sequence[
     gc.set_threshold(*COLLECTION)
     gc.enable()
     try:
-        trio.run(_serve, request, memory, launched, announce, services)
+        with shared(state_directory()):
+            trio.run(_serve, request, memory, launched, announce, services)
     except BaseExceptionGroup as group:
         refusals, others = group.split(MscfsError)
         if others is not None or refusals is None:

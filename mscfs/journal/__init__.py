@@ -16,7 +16,7 @@ from mscfs.journal.entries import (
     WishKind,
 )
 from mscfs.journal.journal import Journal
-from mscfs.journal.process import is_alive, process_token
+from mscfs.journal.process import boot, is_alive, process_token
 
 __all__ = [
     "BegunUpload",
@@ -33,6 +33,7 @@ __all__ = [
     "UploadMode",
     "Wish",
     "WishKind",
+    "boot",
     "is_alive",
     "process_token",
 ]

@@ -25,7 +25,7 @@ def _own_token(pid: int) -> str:
 
 def _token(pid: int) -> str:
     # Start times count from the boot of the machine, so they repeat: the boot is part of the token.
-    return f"{pid}-{_start_time(pid)}-{_boot()}"
+    return f"{pid}-{_start_time(pid)}-{boot()}"
 
 
 def _start_time(pid: int) -> str:
@@ -39,7 +39,8 @@ def _start_time(pid: int) -> str:
 
 
 @functools.cache
-def _boot() -> str:
+def boot() -> str:
+    """This boot of this machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().replace("-", "")[:12]
     except OSError:
