@@ -1,7 +1,6 @@
 """The journal: what must happen even after kill -9 or a reboot."""
 
 from mscfs.journal.entries import (
-    BegunUpload,
     ClaimedWish,
     FinishedUpload,
     Lag,
@@ -11,6 +10,7 @@ from mscfs.journal.entries import (
     PendingParts,
     PendingRename,
     PendingUpload,
+    StagedUpload,
     UploadMode,
     Wish,
     WishKind,
@@ -19,7 +19,6 @@ from mscfs.journal.journal import Journal
 from mscfs.journal.process import boot, is_alive, process_token
 
 __all__ = [
-    "BegunUpload",
     "ClaimedWish",
     "FinishedUpload",
     "Journal",
@@ -30,6 +29,7 @@ __all__ = [
     "PendingParts",
     "PendingRename",
     "PendingUpload",
+    "StagedUpload",
     "UploadMode",
     "Wish",
     "WishKind",

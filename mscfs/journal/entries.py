@@ -51,21 +51,23 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
-class BegunUpload:
-    """Staged content that is about to be sent; see `Journal.begin_upload`."""
-
-    key: str
-    staging: Path
-    mode: UploadMode
-    base: Version | None
-
-
-@dataclass(frozen=True, slots=True)
 class FinishedUpload:
     """An upload that the primary holds; see `Journal.finish_upload`."""
 
-    row: int
+    row: int | None
+    """None: it is not in the journal."""
     wishes: Sequence[Wish] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StagedUpload:
+    """Staged content that an ended process left; with a `problem` a person decides what becomes of it."""
+
+    key: str
+    staging: Path
+    mode: UploadMode = "replace"
+    base: Version | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

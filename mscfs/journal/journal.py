@@ -30,7 +30,6 @@ from typing import Any
 
 from mscfs.journal.database import Database
 from mscfs.journal.entries import (
-    BegunUpload,
     ClaimedWish,
     FinishedUpload,
     Lag,
@@ -40,6 +39,7 @@ from mscfs.journal.entries import (
     PendingParts,
     PendingRename,
     PendingUpload,
+    StagedUpload,
     UploadMode,
     Wish,
 )
@@ -252,37 +252,49 @@ class Journal:
     # -- uploads ------------------------------------------------------------------------------------------------
 
     def begin_upload(self, key: str, staging: Path, mode: UploadMode, base: Version | None) -> int:
-        """Record staged content before it is sent. Returns the row to finish.
+        """Record staged content that is not sent. Returns the row to finish.
 
-        Survives kill -9, not a power cut: nothing was acknowledged yet. `keep_upload` makes it last.
+        Survives kill -9, not a power cut. `keep_upload` makes it last.
         """
-        return self.record([BegunUpload(key, staging, mode, base)])[0]
+        with self._database.transaction(durable=False) as connection:
+            return self._insert_upload(connection, StagedUpload(key, staging, mode, base), process_token())
+
+    def adopt_uploads(self, uploads: Sequence[StagedUpload], owner: str) -> None:
+        """Record what an ended process, `owner`, left staged; harmless when it is done again."""
+        with self._database.transaction() as connection:
+            for upload in uploads:
+                known = connection.execute(
+                    "SELECT id, problem FROM uploads WHERE staging = ?", (os.fsencode(upload.staging),)
+                ).fetchone()
+                if known is None:
+                    self._insert_upload(connection, upload, owner)
+                elif upload.problem and not known[1]:
+                    connection.execute("UPDATE uploads SET problem = ? WHERE id = ?", (upload.problem, known[0]))
 
     def finish_upload(self, upload: int, wishes: Iterable[Wish]) -> None:
         """The primary holds it: the upload goes and the wishes to replicate come, in one step (W2)."""
         self.record([FinishedUpload(upload, list(wishes))])
 
-    def record(self, entries: Sequence[BegunUpload | FinishedUpload]) -> list[int]:
-        """Begin and finish uploads, all in one transaction. Returns the row of each."""
+    def record(self, finished: Sequence[FinishedUpload]) -> None:
+        """Finish uploads, all in one transaction."""
         # A finish without wishes that a power cut takes back is found out by comparing with the primary.
-        durable = any(isinstance(entry, FinishedUpload) and entry.wishes for entry in entries)
-        with self._database.transaction(durable=durable) as connection:
-            return [self._record(connection, entry) for entry in entries]
+        with self._database.transaction(durable=any(upload.wishes for upload in finished)) as connection:
+            connection.executemany(
+                "DELETE FROM uploads WHERE id = ?", [(upload.row,) for upload in finished if upload.row is not None]
+            )
+            self._insert_wishes(connection, [wish for upload in finished for wish in upload.wishes])
 
-    def _record(self, connection: Connection, entry: BegunUpload | FinishedUpload) -> int:
-        if isinstance(entry, FinishedUpload):
-            connection.execute("DELETE FROM uploads WHERE id = ?", (entry.row,))
-            self._insert_wishes(connection, list(entry.wishes))
-            return entry.row
+    def _insert_upload(self, connection: Connection, upload: StagedUpload, owner: str) -> int:
         cursor = connection.execute(
-            "INSERT INTO uploads (key, staging, mode, base, created, owner) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO uploads (key, staging, mode, base, created, owner, problem) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                _blob(entry.key),
-                os.fsencode(entry.staging),
-                entry.mode,
-                _stamp(entry.base),
+                _blob(upload.key),
+                os.fsencode(upload.staging),
+                upload.mode,
+                _stamp(upload.base),
                 self._clock(),
-                process_token(),
+                owner,
+                upload.problem,
             ),
         )
         return int(cursor.lastrowid or 0)

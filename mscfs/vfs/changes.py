@@ -50,14 +50,17 @@ class Changes(Core):
         if inode.staging is not None:
             return inode.staging
         version = inode.metadata.version if inode.metadata is not None else None
-        staging = self._area.create("update" if version else "replace", version)
+        staging = self._area.create(inode.key, "update" if version else "replace", version)
         try:
             if version is not None and version.size:
+                staging.filling()
                 await self._transport.download(inode.key, version, staging.path)
                 staging.filled()
         except BaseException:
             self._area.discard(staging)
             raise
+        if inode.deleted:
+            staging.drop()
         inode.staging = staging
         self._repin(inode)
         return staging
@@ -68,7 +71,7 @@ class Changes(Core):
         async with inode.lock:
             if size == 0 and inode.staging is None:
                 base = inode.metadata.version if inode.metadata is not None else None
-                inode.staging = self._area.create("replace", base)
+                inode.staging = self._area.create(inode.key, "replace", base)
                 self._repin(inode)
             staging = await self._staging(inode)
             if size == 0:

@@ -8,28 +8,25 @@ from dataclasses import dataclass, field
 import trio
 
 from mscfs.errors import StorageError
-from mscfs.journal import BegunUpload, FinishedUpload, Journal
+from mscfs.journal import FinishedUpload, Journal
 from mscfs.vfs.transport import RunBlocking
 
 log = logging.getLogger(__name__)
 
-Entry = BegunUpload | FinishedUpload
-
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """An entry that is not written yet."""
+    """An upload whose end is not written yet."""
 
-    entry: Entry
+    finished: FinishedUpload
     written: trio.Event = field(default_factory=trio.Event)
-    row: int = 0
     error: StorageError | None = None
 
 
 class Commits:
-    """Writes entries in the order they come, all that came while the last transaction ran in the next one.
+    """Writes the ends of uploads in the order they come, all that came while a transaction ran in the next one.
 
-    The task that writes belongs to `nursery`, so that a caller who gives up takes nobody else's entry along.
+    The task that writes belongs to `nursery`, so that a caller who gives up takes nobody else's along.
     """
 
     def __init__(self, journal: Journal, nursery: trio.Nursery, run_blocking: RunBlocking) -> None:
@@ -39,20 +36,19 @@ class Commits:
         self._waiting: list[_Waiting] = []
         self._is_writing = False
 
-    async def write(self, entry: Entry) -> int:
-        """Return the row of an entry when it is in the journal, on disk if it has to be. Raises StorageError."""
-        waiting = self._add(entry)
+    async def write(self, finished: FinishedUpload) -> None:
+        """Return when it is in the journal, on disk if it has to be. Raises StorageError."""
+        waiting = self._add(finished)
         await waiting.written.wait()
         if waiting.error is not None:
             raise waiting.error
-        return waiting.row
 
-    def write_soon(self, entry: Entry) -> None:
-        """Write an entry that nobody relies on."""
-        self._add(entry)
+    def write_soon(self, finished: FinishedUpload) -> None:
+        """Write what nobody relies on."""
+        self._add(finished)
 
-    def _add(self, entry: Entry) -> _Waiting:
-        waiting = _Waiting(entry)
+    def _add(self, finished: FinishedUpload) -> _Waiting:
+        waiting = _Waiting(finished)
         self._waiting.append(waiting)
         if not self._is_writing:
             self._is_writing = True
@@ -69,9 +65,7 @@ class Commits:
 
     async def _write_batch(self, batch: list[_Waiting]) -> None:
         try:
-            rows = await self._run_blocking(self._journal.record, [waiting.entry for waiting in batch])
-            for waiting, row in zip(batch, rows, strict=True):
-                waiting.row = row
+            await self._run_blocking(self._journal.record, [waiting.finished for waiting in batch])
         except StorageError as error:
             for waiting in batch:
                 waiting.error = error

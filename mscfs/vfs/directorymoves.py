@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from mscfs.errors import DirectoryNotEmptyError, InvalidKeyError
@@ -89,6 +89,8 @@ class DirectoryMoves(Changes):
                 if child.staging.row is not None:
                     await self._run_blocking(self._journal.drop_upload, child.staging.row)
                     child.staging.row = None
+                with suppress(OSError):  # a full disk: only after a crash it would go by its old name
+                    child.staging.renamed(child.key)
             self._moved(child, renamed)
 
     async def _bring_home(self, directory: Inode) -> None:
@@ -135,7 +137,7 @@ class DirectoryMoves(Changes):
     def _lost_name(self, directory: Inode, inode: Inode) -> None:
         inode.deleted = True
         if inode.staging is not None:
-            inode.staging.end_stream()
+            inode.staging.drop()
         self.namespace.removed(directory, inode.name)
         self._table.detach(inode)
         self._keep_directory(directory)

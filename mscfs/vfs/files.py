@@ -8,7 +8,6 @@ import stat
 import time
 
 from mscfs.errors import IsADirectoryKeyError, NotFoundError, VersionMismatchError
-from mscfs.types import ObjectMetadata
 from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.changes import Changes
 from mscfs.vfs.core import Owner
@@ -66,16 +65,22 @@ class Files(Changes):
             with existing.used():
                 handle, keep = await self._open(existing, flags)
             return handle, keep, self._referenced(existing)
+        key = directory.key + name
+        if flags & os.O_EXCL and key in self.namespace.deferred:
+            await self._delete_deferred(key)
+        staging = self._area.create(key, "replace", None)
         placeholder = None
-        if flags & os.O_EXCL:
-            if directory.key + name in self.namespace.deferred:
-                await self._delete_deferred(directory.key + name)
-            placeholder = await self._run_blocking(self._create_exclusively, directory.key + name)
-        if placeholder is not None:
-            staging = self._area.create("update", placeholder.version)
-        else:
-            staging = self._area.create("replace", None)
-        staging.touch()
+        try:
+            if flags & os.O_EXCL:
+                # Empty as it is: whoever wants the name too finds it taken.
+                placeholder = await self._transport.upload(
+                    key, staging.path, metadata=None, if_absent=True, expected=None
+                )
+                staging.base, staging.mode = placeholder.version, "update"
+            staging.touch()
+        except BaseException:
+            self._area.discard(staging)
+            raise
         inode = self._table.add(directory, name, stat.S_IFREG)
         inode.staging = staging
         overrides = inode.overrides
@@ -172,6 +177,3 @@ class Files(Changes):
         if inode.metadata is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return ChunkReader(self._fetcher, self._fetcher.pin(inode.key, inode.metadata.version))
-
-    def _create_exclusively(self, key: str) -> ObjectMetadata:
-        return self.manager.primary.put(key, b"", if_absent=True)

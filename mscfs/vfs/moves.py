@@ -112,9 +112,11 @@ class Moves(DirectoryMoves):
                     self._rename_object, inode.key, target, renamed.version, bool(flags & RENAME_NOREPLACE)
                 )
                 self._on_wishes()
-            elif inode.staging is not None and inode.staging.row is not None:
-                await self._run_blocking(self._journal.drop_upload, inode.staging.row)
-                inode.staging.row = None
+            elif inode.staging is not None:
+                if inode.staging.row is not None:
+                    await self._run_blocking(self._journal.drop_upload, inode.staging.row)
+                    inode.staging.row = None
+                inode.staging.renamed(target)
             current = target_directory.children.get(new_name)
             if current is not None and current is not inode:
                 self._lost_name(target_directory, current)
@@ -126,6 +128,7 @@ class Moves(DirectoryMoves):
             if inode.staging is not None:
                 # Its parts, if any, go to the old name.
                 inode.staging.end_stream()
+                inode.staging.key = target
             self._moved(inode, renamed)
 
     def _rename_object(self, source: str, target: str, version: Version, no_replace: bool) -> ObjectMetadata:

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mscfs.errors import NotFoundError, StorageError, VersionMismatchError
-from mscfs.journal import Journal, PendingDelete, PendingUpload, is_alive
+from mscfs.journal import Journal, PendingDelete, PendingUpload, StagedUpload, is_alive
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.renames import settle_rename
-from mscfs.vfs.staging import DIRTY
+from mscfs.vfs.staging_log import LOG, read_log
 from mscfs.vfs.trees import settle_move
 
 log = logging.getLogger(__name__)
+
+NOT_CLOSED = "it was not closed when the mount ended"
+NOT_KNOWN = "the machine went down before it was on disk what this is"
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recover
     the version it was made from. What a store in trouble prevents stays for the next mount.
     """
     result = Recovered()
+    adopt(journal, staging)
     for upload in journal.uploads(orphaned=True):
         with _logged(upload.key):
             _settle_upload(manager, journal, upload, result)
@@ -54,8 +58,46 @@ def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recover
     for delete in journal.deletes(orphaned=True):
         with _logged(delete.key):
             _settle_delete(manager, journal, delete)
-    _remove_clean(staging)
+    _remove_empty(staging)
     return result
+
+
+def adopt(journal: Journal, staging: Path) -> None:
+    """Have the journal know what ended processes left staged, and remove what the primary holds (blocking).
+
+    Raises StorageError when the journal cannot be written. Harmless when it is done again, or by two at once.
+    """
+    for directory in staging.iterdir():
+        if not is_alive(directory.name):
+            try:
+                _adopt(journal, directory)
+            except StorageError:
+                raise
+            except OSError as error:
+                log.warning(
+                    "what is staged in %s cannot be looked at, it stays for the next mount: %s", directory, error
+                )
+
+
+def _adopt(journal: Journal, directory: Path) -> None:
+    log = read_log(directory)
+    known = {upload.staging for upload in journal.uploads()}
+    left = []
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith(LOG):
+            continue
+        staged = log.get(path.name)
+        if staged is not None and staged.state == "sending":
+            left.append(StagedUpload(staged.key, path, staged.mode, staged.base))
+        elif staged is not None and staged.state == "writing" and path.stat().st_size:
+            left.append(StagedUpload(staged.key, path, staged.mode, staged.base, NOT_CLOSED))
+        elif path in known:
+            pass
+        elif staged is None and path.stat().st_size:
+            left.append(StagedUpload(f"lost+found/{directory.name}/{path.name}", path, problem=NOT_KNOWN))
+        else:
+            path.unlink(missing_ok=True)
+    journal.adopt_uploads(left, directory.name)
 
 
 def _settle_upload(manager: ReplicaManager, journal: Journal, upload: PendingUpload, result: Recovered) -> None:
@@ -105,10 +147,10 @@ def _head(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
         return None
 
 
-def _remove_clean(staging: Path) -> None:
-    """Remove the directories of ended processes that hold no unsent content."""
+def _remove_empty(staging: Path) -> None:
+    """Remove the directories of ended processes that hold nothing any more."""
     for directory in staging.iterdir():
-        if not is_alive(directory.name) and not any(directory.glob(f"*{DIRTY}")):
+        if not is_alive(directory.name) and all(path.name.startswith(LOG) for path in directory.iterdir()):
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -116,5 +158,5 @@ def _remove_clean(staging: Path) -> None:
 def _logged(key: str) -> Iterator[None]:
     try:
         yield
-    except StorageError as error:
+    except OSError as error:  # a store's, or the local disk's
         log.warning("%s cannot be settled now, it stays for the next mount: %s", key, error)

@@ -5,31 +5,31 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from mscfs.directories import private
 from mscfs.errors import NoSpaceError
 from mscfs.journal import UploadMode
 from mscfs.types import Version
+from mscfs.vfs.staging_log import Staged, StagedState, StagingLog
 from mscfs.vfs.streams import Stream
-
-DIRTY = ".dirty"
-CLEAN = ".clean"
 
 
 class StagingFile:
     """One file's content while it is written, and until its last handle closes.
 
-    On disk it is named `.dirty` while it holds bytes the primary does not hold, `.clean` otherwise: after a crash the
-    first kind is kept, the second removed. `base` is the version it was made from; `mode` says how it may be put:
-    `replace` (last writer wins), `update` (only onto `base`).
+    `base` is the version it was made from; `mode` says how it may be put: `replace` (last writer wins), `update` (only
+    onto `base`). `log` tells whoever comes after a crash which bytes of it the primary may lack.
     """
 
-    def __init__(self, path: Path, mode: UploadMode, base: Version | None) -> None:
-        self.path = path.with_suffix(CLEAN)
-        """Where it is now (the name tells dirty from clean)."""
+    def __init__(self, path: Path, log: StagingLog, key: str, mode: UploadMode, base: Version | None) -> None:
+        self.path = path
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._log = log
+        self._is_sending = False
+        self._is_unwanted = False
+        self.key = key
+        """The key it is written to, as far as its name tells; `sending` is told the one that counts."""
         self.mode: UploadMode = mode
         self.base = base
         self.changes = 0
@@ -39,7 +39,7 @@ class StagingFile:
         """Its upload failed: it stays on disk for the next mount or a person, whatever happens here."""
         self.size = 0
         self.row: int | None = None
-        """Its row in the journal, once an upload was begun."""
+        """Its row in the journal, once an upload failed."""
         self.stream: Stream | None = None
         """Parts of it that are on their way already."""
         self._written_to: int | None = 0
@@ -74,11 +74,31 @@ class StagingFile:
             self._written_to = min(self._written_to, size)
 
     def touch(self) -> None:
-        """Mark as changed."""
+        """Mark as changed; raises OSError when that cannot be noted on disk."""
+        if not self.dirty or self._is_sending:
+            self._note("writing")
+            self.dirty, self._is_sending = True, False
         self.changes += 1
-        if not self.dirty:
-            self._rename(DIRTY)
-            self.dirty = True
+
+    def sending(self, key: str) -> None:
+        """It is complete, and on its way to `key`; raises OSError when that cannot be noted on disk."""
+        self.key = key
+        self._note("sending")
+        self._is_sending = True
+
+    def renamed(self, key: str) -> None:
+        """It is going to be the content of `key`; raises OSError when that cannot be noted on disk."""
+        self.key = key
+        if self.dirty:
+            self._note("writing")
+            self._is_sending = False
+
+    def drop(self) -> None:
+        """Its name is gone: nobody misses it after a crash."""
+        self.end_stream()
+        with contextlib.suppress(OSError):
+            self._note("sent")
+        self._is_unwanted = True
 
     def end_stream(self) -> None:
         """Give up the stream, for as long as the file is not sent as a whole: what is sent twice is no gain."""
@@ -92,8 +112,12 @@ class StagingFile:
         if self.stream is not None and offset < self.stream.end:
             self.end_stream()
 
+    def filling(self) -> None:
+        """It is going to be filled by path, with what the primary holds; raises OSError if that cannot be noted."""
+        self._note("sent")
+
     def filled(self) -> None:
-        """Take over the size of a file that was written by path (a download)."""
+        """Take over the size of a file that was written by path."""
         self.size = os.fstat(self.fd).st_size
 
     def uploaded(self, version: Version, changes: int) -> None:
@@ -101,8 +125,9 @@ class StagingFile:
         self.base, self.mode = version, "update"
         self.stream, self._written_to = None, 0
         if self.changes == changes:
-            self._rename(CLEAN)
-            self.dirty = False
+            self.dirty = self._is_sending = False
+            with contextlib.suppress(OSError):  # after a crash the primary is compared with it
+                self._note("sent")
 
     def sync(self) -> None:
         """Force content and name to disk (blocking)."""
@@ -121,9 +146,11 @@ class StagingFile:
         if not self.kept:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
+            self._log.forget(self.path.name)
 
-    def _rename(self, suffix: str) -> None:
-        self.path = self.path.rename(self.path.with_suffix(suffix))
+    def _note(self, state: StagedState) -> None:
+        if not self._is_unwanted:
+            self._log.write(Staged.of(self.path.name, state, self.key, self.mode, self.base))
 
 
 class StagingArea:
@@ -132,12 +159,13 @@ class StagingArea:
     def __init__(self, directory: Path, limit: int = 0) -> None:
         self.directory = private(directory)
         self._limit = limit
+        self._log = StagingLog(directory)
         self._numbers = itertools.count(1)
         self._files: set[StagingFile] = set()
 
-    def create(self, mode: UploadMode, base: Version | None) -> StagingFile:
+    def create(self, key: str, mode: UploadMode, base: Version | None) -> StagingFile:
         """A new, empty staging file; raises OSError when the disk is full."""
-        staging = StagingFile(self.directory / f"{next(self._numbers):08d}", mode, base)
+        staging = StagingFile(self.directory / f"{next(self._numbers):08d}", self._log, key, mode, base)
         self._files.add(staging)
         return staging
 
@@ -157,6 +185,7 @@ class StagingArea:
             staging.kept = staging.kept or staging.dirty
             self.discard(staging)
         with contextlib.suppress(OSError):
+            self._log.close()
             self.directory.rmdir()
 
     @property
@@ -168,9 +197,3 @@ class StagingArea:
     def files(self) -> int:
         """Number of staging files of this process."""
         return len(self._files)
-
-    def left_behind(self) -> Iterator[Path]:
-        """Staging files of ended processes next to ours that still hold bytes the primary may lack."""
-        for directory in self.directory.parent.iterdir():
-            if directory != self.directory and directory.is_dir():
-                yield from sorted(directory.glob(f"*{DIRTY}"))

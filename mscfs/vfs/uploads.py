@@ -10,7 +10,7 @@ from functools import partial
 import trio
 
 from mscfs.errors import NotFoundError, StorageError
-from mscfs.journal import BegunUpload, FinishedUpload, Journal, UploadMode
+from mscfs.journal import FinishedUpload, Journal, UploadMode
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import STAMP_KEY, ObjectMetadata
 from mscfs.vfs import streams
@@ -76,23 +76,21 @@ class Uploads:
 
     async def _upload(self, inode: Inode, staging: StagingFile) -> None:
         key, changes = inode.key, staging.changes
-        if staging.row is None:
-            # Nothing is forced to disk here: it would cost more than the upload, and until this is acknowledged only a
-            # crash of the process, which the page cache survives, is covered (W4).
-            staging.row = await self._commits.write(BegunUpload(key, staging.path, staging.mode, staging.base))
+        # Nothing is forced to disk here: it would cost more than the upload. Until this is acknowledged only a crash of
+        # the process, which the page cache survives, is covered (W4).
+        staging.sending(key)
         metadata = await self._user_metadata(key, inode.metadata, staging.mode)
         try:
             written = await self._send(key, staging, metadata)
         except StorageError as error:
-            await self._run_blocking(self._keep, staging.row, staging, error)
+            await self._run_blocking(self._keep, key, staging, error)
             raise
         # Whatever fails from here on: this is what the primary holds, and what the next attempt replaces.
         staging.base, staging.mode = written.version, "update"
         if inode.overrides.any and self._manager.capabilities.posix_attributes:
             written = await self._run_blocking(self._keep_attributes, key, inode.overrides)
             staging.base = written.version
-        await self._finish(staging.row, written)
-        staging.row = None
+        await self._finish(staging, written)
         staging.uploaded(written.version, changes)
         self._namespace.changed(inode, written)
         self._namespace.deferred.pop(key, None)
@@ -115,12 +113,14 @@ class Uploads:
             repeated=stream is not None,
         )
 
-    def _keep(self, row: int, staging: StagingFile, error: StorageError) -> None:
+    def _keep(self, key: str, staging: StagingFile, error: StorageError) -> None:
         """The upload failed: from now on the staged content is the only one, so it must outlive the machine."""
         try:
+            if staging.row is None:
+                staging.row = self._journal.begin_upload(key, staging.path, staging.mode, staging.base)
             staging.sync()
             # Where the store would say the same again, only a person can tell what should become of it.
-            self._journal.keep_upload(row, "" if error.transient else str(error))
+            self._journal.keep_upload(staging.row, "" if error.transient else str(error))
         except OSError as trouble:
             # The program is told of the store's error; this one adds that a crash of the machine may lose the content.
             log.error("%s is not safe on disk: %s", staging.path, trouble)  # noqa: TRY400 - no bug
@@ -144,14 +144,15 @@ class Uploads:
             modified_ns=overrides.mtime_ns,
         )
 
-    async def _finish(self, row: int, written: ObjectMetadata) -> None:
-        finished = FinishedUpload(row, self._manager.replication_wishes(written.key, written.content_length))
-        if finished.wishes:
-            await self._commits.write(finished)
+    async def _finish(self, staging: StagingFile, written: ObjectMetadata) -> None:
+        wishes = self._manager.replication_wishes(written.key, written.content_length)
+        if wishes:
+            await self._commits.write(FinishedUpload(staging.row, wishes))
             self._on_wishes()
-        else:
+        elif staging.row is not None:
             # The next mount would find out by comparing with the primary: nobody has to wait for this.
-            self._commits.write_soon(finished)
+            self._commits.write_soon(FinishedUpload(staging.row))
+        staging.row = None
         if written.key in self._namespace.deferred:
             await self._run_blocking(self._journal.finish_delete, written.key)
 

@@ -12,7 +12,14 @@ from typing import cast
 from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import ChunkCache, object_digest
 from mscfs.cache.files import ChunkId
-from mscfs.errors import AlreadyExistsError, IntegrityError, NotFoundError, VersionMismatchError, from_oserror
+from mscfs.errors import (
+    AlreadyExistsError,
+    IntegrityError,
+    NotFoundError,
+    StoreUnavailableError,
+    VersionMismatchError,
+    from_oserror,
+)
 from mscfs.providers.base import ObjectReader, StorageProvider
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.outage import pages_of_primary, pages_of_replica
@@ -201,6 +208,10 @@ def put_file(
         written = _written_before(store, key, path) if repeated else None
         if written is None:
             raise
+        if if_absent and not written.content_length:
+            # Two who wanted to be the first cannot be told apart, and neither may believe that it is.
+            message = "a worker process died before it was known whether it was us who created this empty object"
+            raise StoreUnavailableError(message, store=store.profile, key=key) from None
         return written
 
 

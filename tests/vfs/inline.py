@@ -112,8 +112,8 @@ class InlineTransport:
         expected: Version | None,
         repeated: bool = False,
     ) -> ObjectMetadata:
-        await self._enter("upload", key)
-        self.uploads += 1
+        await self._enter("claim" if if_absent else "upload", key)
+        self.uploads += not if_absent
         return put_file(
             self.manager.primary,
             key,

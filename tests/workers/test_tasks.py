@@ -10,7 +10,14 @@ from msgspec.structs import replace as replace_struct
 from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import ChunkCache, object_digest
 from mscfs.cache.files import ChunkId
-from mscfs.errors import AlreadyExistsError, IntegrityError, NoSpaceError, NotFoundError, VersionMismatchError
+from mscfs.errors import (
+    AlreadyExistsError,
+    IntegrityError,
+    NoSpaceError,
+    NotFoundError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
 from mscfs.providers.base import ObjectReader
 from mscfs.types import STAMP_KEY, Version
 from mscfs.workers.protocol import Arrived, Download, Fetch, FetchSummary, List, Step, Upload, pack_text
@@ -297,6 +304,14 @@ def test_W5_a_repeated_upload_never_takes_another_object_for_its_own(store, task
     store.delete("a")
     with pytest.raises(VersionMismatchError):
         upload(tasks, path, expected=Version(3, "before"), repeated=True)
+
+
+def test_W5_a_repeated_creation_of_an_empty_object_cannot_tell_who_was_first(store, tasks, tmp_path):
+    path = tmp_path / "staged"
+    path.touch()
+    store.put("a", [b""])
+    with pytest.raises(StoreUnavailableError, match="whether it was us"):
+        upload(tasks, path, if_absent=True, repeated=True)
 
 
 @pytest.fixture
