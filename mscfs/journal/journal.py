@@ -200,12 +200,15 @@ class Journal:
         return {row[0]: Lag(row[1], row[2], max(0.0, now - row[3]), row[4]) for row in rows}
 
     def pending(self, *, replicas: Iterable[str] | None = None) -> int:
-        """The number of wishes (of the named replicas, if given), uploads, deletes and renames not finished yet."""
+        """The number of wishes (of the named replicas, if given), uploads, deletes and renames not finished yet.
+
+        What was kept for a person to decide on waits for nothing.
+        """
         query = "SELECT COUNT(*) FROM wishes WHERE replica = ?"
         wishes: int = sum(self._database.query(query, (replica,))[0][0] for replica in self._named(replicas))
         rest = self._database.query(
-            "SELECT (SELECT COUNT(*) FROM uploads) + (SELECT COUNT(*) FROM deletes) + (SELECT COUNT(*) FROM renames)"
-            " + (SELECT COUNT(*) FROM moves)"
+            "SELECT (SELECT COUNT(*) FROM uploads WHERE problem = '') + (SELECT COUNT(*) FROM deletes)"
+            " + (SELECT COUNT(*) FROM renames) + (SELECT COUNT(*) FROM moves)"
         )
         return wishes + int(rest[0][0])
 

@@ -46,8 +46,10 @@ def test_W2_a_failure_in_the_middle_leaves_the_upload_and_no_wish(journal: Journ
 
 def test_W4_kept_uploads_say_why(journal: Journal) -> None:
     row = journal.begin_upload("k", Path("/s"), "replace", None)
+    assert journal.pending() == 1
     journal.keep_upload(row, "changed elsewhere")
     assert journal.uploads()[0].problem == "changed elsewhere"
+    assert journal.pending() == 0  # no drain waits for a person
     journal.drop_upload(row)
     assert journal.uploads() == []
 
