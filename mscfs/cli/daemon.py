@@ -17,6 +17,7 @@ import re
 import select
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -92,6 +93,10 @@ class Daemon:
     """Forked from this process, which must have no threads; a context that ends the process unless it was started."""
 
     def __init__(self) -> None:
+        # Where standard streams are closed, what is opened now would take their place.
+        while (free := os.open(os.devnull, os.O_RDWR)) < 3:
+            pass
+        os.close(free)
         self._connection, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
@@ -200,6 +205,7 @@ def _serve(connection: socket.socket) -> None:
         for descriptor in descriptors:
             os.dup2(opened, descriptor)
         os.close(opened)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - it was perhaps none
     report = Report(connection)
     try:
         serving.serve(plan, report.ready)

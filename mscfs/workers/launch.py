@@ -80,8 +80,6 @@ class ForkedProcess:
 def fork(memory: SharedMemory) -> Launched:
     """A worker process made of this one, which must have no threads and no connection to any store yet."""
     ours, theirs = socket.socketpair()
-    sys.stdout.flush()
-    sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         _become(theirs, memory.descriptor)

@@ -110,6 +110,14 @@ def test_L1_a_bug_at_the_start_is_one_line_and_its_traceback_is_in_the_log(machi
     assert "Traceback" in log.read_text()
 
 
+def test_L1_a_mount_without_standard_streams(machine):
+    command = f"exec {sys.executable} -m mscfs.cli.main mount data {machine.mountpoint} <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True, env=machine.environment, cwd=machine.root, check=False).returncode == 0
+    assert machine.status()["state"] == "healthy"
+    [log] = (machine.root / "state" / "mscfs" / "log").iterdir()
+    assert "mounted data at" in log.read_text()
+
+
 def test_a_mount_that_is_there_already(machine):
     machine.mount()
     line = one_line(machine.run("mount", "data", machine.mountpoint))
