@@ -276,15 +276,17 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """Not kept: ENOTSUP, which cp -a and rsync -X take for an answer."""
+        """Not kept: ENOTSUP. `user.mscfs.*` is taken and ignored: tools that copy attributes bring it along."""
         if self._read_only:
             raise ReadOnlyError("the mount is read-only")
-        raise pyfuse3.FUSEError(errno.ENOTSUP)
+        if not name.startswith(OURS):
+            raise pyfuse3.FUSEError(errno.ENOTSUP)
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """Nothing can be removed."""
-        raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        """Nothing is kept that could be removed. `user.mscfs.*` stays, as rsync -X takes away what its source lacks."""
+        if not name.startswith(OURS):
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
 
 
 def _owner(ctx: pyfuse3.RequestContext) -> Owner:

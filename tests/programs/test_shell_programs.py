@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,24 @@ def test_a_second_rsync_copies_nothing(twins: Twins):
         """
     )
     assert output.split() == ["9", "0", "0", "1", "0"]
+
+
+@on_all
+def test_extended_attributes_are_in_no_copys_way(twins: Twins, tmp_path: Path):
+    """Every file of a mount has some, which tell where it is; copies of them mean nothing."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    twins.sh(
+        r"""
+        echo content > a
+        rsync -aX a "$ELSEWHERE/a"
+        rsync -aX "$ELSEWHERE/a" b
+        echo new > "$ELSEWHERE/c"; rsync -aX "$ELSEWHERE/c" d; rsync -aX "$ELSEWHERE/c" d
+        cp --preserve=all a e; tar --xattrs -cf t.tar a; mkdir out; tar --xattrs -xf t.tar -C out; rm t.tar
+        rm -r "$ELSEWHERE"/*
+        """,
+        ELSEWHERE=elsewhere,
+    )
 
 
 @on_two
