@@ -39,7 +39,7 @@ def recover(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config_file: ConfigFile = None,
 ) -> None:
-    """List contents that were written and kept: after a crash the object was another one, or nobody had closed the file.
+    """List contents that were written and kept: after a crash the object was another one, or nobody closed the file.
 
     The next mount uploads by itself what was unsent and still fits; this is what does not. Nothing here is ever
     dropped or sent by itself: save it, compare, and copy what you want with `mscfs cp`.
