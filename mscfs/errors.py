@@ -196,6 +196,13 @@ class StoreMissingError(StoreUnavailableError):
     """The bucket, container or base directory is not there."""
 
 
+def from_nonsense(error: Exception) -> tuple[type[StorageError], str] | None:
+    """The class and the message for what an SDK raises over an answer that it cannot make sense of; None for others."""
+    if isinstance(error, ValueError) and not isinstance(error, MscfsError):
+        return IntegrityError, f"the store's answer makes no sense ({type(error).__name__})"
+    return None
+
+
 _BY_ERRNO: dict[int, type[StorageError]] = {
     errno.ENOENT: NotFoundError,
     errno.EEXIST: AlreadyExistsError,

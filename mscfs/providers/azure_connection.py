@@ -14,7 +14,6 @@ import requests
 from azure.core import MatchConditions, exceptions
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import ContainerClient
-from requests.adapters import HTTPAdapter
 
 from mscfs.config.values import MIB, ProviderConfig
 from mscfs.errors import (
@@ -29,7 +28,9 @@ from mscfs.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
     VersionMismatchError,
+    from_nonsense,
 )
+from mscfs.providers.azure_reads import UnrepeatedReads
 from mscfs.providers.timeouts import native_timeouts, timeouts
 from mscfs.types import Version
 
@@ -129,7 +130,7 @@ class AzureConnection:
         except StorageError:
             raise
         except Exception as error:
-            translated = _translate(error)
+            translated = _translate(error) or from_nonsense(error)
             if translated is None:
                 raise
             kind, message = translated
@@ -169,7 +170,7 @@ class AzureConnection:
         session = requests.Session()
         # With the default of ten, every thread beyond the tenth opens a connection for each request.
         connections = int(self._options.get("max_pool_connections", 64))
-        session.mount(self.endpoint, HTTPAdapter(pool_maxsize=connections))
+        session.mount(self.endpoint, UnrepeatedReads(self.profile, connections))
         connect_timeout, read_timeout = self.timeout
         waits = {"connection_timeout": connect_timeout, "read_timeout": read_timeout}
         settings: dict[str, Any] = {

@@ -34,6 +34,7 @@ from mscfs.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
     VersionMismatchError,
+    from_nonsense,
 )
 from mscfs.providers.timeouts import native_timeouts, timeouts
 from mscfs.types import Version
@@ -123,7 +124,7 @@ class GcsConnection:
         except StorageError:
             raise
         except Exception as error:
-            translated = _translate(error)
+            translated = _translate(error) or from_nonsense(error)
             if translated is None:
                 raise
             kind, message = translated

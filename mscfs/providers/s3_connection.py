@@ -26,6 +26,7 @@ from mscfs.errors import (
     NotFoundError,
     StorageError,
     VersionMismatchError,
+    from_nonsense,
 )
 from mscfs.providers.native import client_options, retry_config
 from mscfs.providers.s3_errors import from_sdk
@@ -106,7 +107,7 @@ class S3Connection:
         except Exception as error:
             if isinstance(error, StorageError) and error.store:
                 raise
-            translated = from_sdk(error)
+            translated = from_sdk(error) or from_nonsense(error)
             if translated is None:
                 raise
             kind, message = translated

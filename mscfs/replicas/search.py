@@ -138,7 +138,7 @@ class Search:
                 self._check(source, self._is_same_on_primary(reader))
             elif not asks_primary:
                 self._check(source, self._is_acceptable(source, reader))
-            _check_range(reader, byte_range)
+            _check_range(reader, byte_range, self.wanted)
         except BaseException:
             close_quietly(reader)
             raise
@@ -171,8 +171,11 @@ def close_quietly(reader: ObjectReader) -> None:
         reader.close()
 
 
-def _check_range(reader: ObjectReader, byte_range: ByteRange | None) -> None:
+def _check_range(reader: ObjectReader, byte_range: ByteRange | None, wanted: Version | None) -> None:
     length = reader.metadata.content_length
+    if wanted is not None and length != wanted.size:
+        # The tag is that of the version: it is the length that lies.
+        raise IntegrityError("another length than this version has", store=reader.source, key=reader.metadata.key)
     asked = ByteRange(0, length) if byte_range is None else byte_range.clip(length)
     if reader.byte_range != asked:
         raise IntegrityError("another range than asked for", store=reader.source, key=reader.metadata.key)

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import trio
 
+from mscfs.errors import StorageError
 from mscfs.vfs.buffers import Buffer
 from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.pinned import PinnedObject
 from mscfs.vfs.readahead import FIRST_WINDOW, ReadAhead
+
+LONG_WAIT = 0.5
+REPEATED_WITHIN = 1.0
+"""A read that failed after so long a wait fails again at once when it is repeated within so many seconds: the kernel
+asks for a page anew when its read-ahead failed, and a program would wait for the deadline (R5) twice.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Bytes that no store delivered in time."""
+
+    offset: int
+    end: int
+    error: StorageError
+    remembered_until: float
 
 
 class ChunkReader:
@@ -17,6 +36,7 @@ class ChunkReader:
         self.target = target
         self._fetcher = fetcher
         self._ahead = ReadAhead()
+        self._failures: list[_Failure] = []
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         """Exactly the bytes asked for, short only at the end of the object.
@@ -36,6 +56,8 @@ class ChunkReader:
             return buffers.slice(buffer, offset, end)
         answer = self._on_disk(offset, end)
         if answer is None:
+            if self._failures:
+                self._refuse_repetition(offset, end)
             chunk_size = self.target.chunk_size
             first, last = offset // chunk_size, (end - 1) // chunk_size
             self._fetcher.start(self.target, first, last + 1 - first, foreground=True)
@@ -95,18 +117,33 @@ class ChunkReader:
 
     async def _gathered(self, offset: int, end: int) -> bytes | memoryview:
         """The bytes from wherever they are, when the last of them has arrived."""
-        with trio.move_on_after(self._fetcher.deadline):
-            gathered = bytearray()
-            while True:
-                piece = await self._piece(offset, end)
-                if not gathered and len(piece) == end - offset:
-                    return piece
-                # Copied at once, so that nobody who waits for memory keeps any.
-                gathered += piece
-                offset += len(piece)
-                if offset == end:
-                    return memoryview(gathered)
-        raise self._fetcher.too_late(self.target)
+        begun, begin = trio.current_time(), offset
+        try:
+            with trio.move_on_after(self._fetcher.deadline):
+                gathered = bytearray()
+                while True:
+                    piece = await self._piece(offset, end)
+                    if not gathered and len(piece) == end - offset:
+                        return piece
+                    # Copied at once, so that nobody who waits for memory keeps any.
+                    gathered += piece
+                    offset += len(piece)
+                    if offset == end:
+                        return memoryview(gathered)
+            raise self._fetcher.too_late(self.target)
+        except StorageError as error:
+            now = trio.current_time()
+            if now - begun >= LONG_WAIT:
+                self._failures.append(_Failure(begin, end, error, now + REPEATED_WITHIN))
+            raise
+
+    def _refuse_repetition(self, offset: int, end: int) -> None:
+        now = trio.current_time()
+        self._failures = [failure for failure in self._failures if now < failure.remembered_until]
+        for failure in self._failures:
+            if offset < failure.end and failure.offset < end:
+                error = failure.error
+                raise type(error)(error.message, store=error.store, key=self.target.key)
 
     async def _piece(self, offset: int, end: int) -> bytes | memoryview:
         """The bytes up to `end` or the end of the buffer or chunk they are in, good until the caller gives way."""

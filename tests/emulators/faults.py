@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,8 +31,18 @@ class Request:
     @property
     def offset(self) -> int:
         """The first byte that a read asks for."""
+        return self._range[0]
+
+    def asks_for(self, byte: int) -> bool:
+        """Whether a read's range holds this byte of the object."""
+        begin, end = self._range
+        return begin <= byte < end
+
+    @property
+    def _range(self) -> tuple[int, float]:
         told = self.headers.get("range") or self.headers.get("x-ms-range") or "bytes=0-"
-        return int(told.removeprefix("bytes=").partition("-")[0])
+        first, _, last = told.removeprefix("bytes=").partition("-")
+        return int(first), int(last) + 1 if last else math.inf
 
     def is_about(self, method: str, key: str) -> bool:
         """Whether method and key match the patterns; the key's is one of its last segments (`d/*.bin`)."""
@@ -130,6 +141,9 @@ class Rule:
         if not self.is_active or not request.is_about(self.method, self.key):
             return False
         if self.where is not None and not self.where(request):
+            return False
+        position = self.fault.corrupts if self.fault.after is None else self.fault.after
+        if self.fault.in_object and position is not None and not request.asks_for(position):
             return False
         with self._lock:
             if self.times is None:

@@ -407,6 +407,50 @@ async def test_R5_one_deadline_bounds_a_read_over_several_chunks(autojump_clock)
     world.memory.close()
 
 
+async def test_R5_what_the_kernel_asks_again_after_a_long_wait_fails_at_once_and_is_tried_anew_a_moment_later(
+    autojump_clock,
+):
+    world = reading(64, deadline=30.0)
+    reader = world.open("a", SIZE)
+    async with trio.open_nursery() as nursery:
+        reads = Reads(nursery)
+        lost = reads.start(reader, 0, 8 * CHUNK)
+        await trio.sleep(30.1)
+        assert isinstance(reads.answers[lost], StoreTimeoutError)
+        for offset in (0, 8 * CHUNK - 10):
+            again = reads.start(reader, offset, 10)
+            await settle()
+            assert isinstance(reads.answers[again], StoreTimeoutError)
+        elsewhere = reads.start(reader, 2 << 20, 10)
+        await trio.sleep(1.0)
+        anew = reads.start(reader, 0, 10)
+        await settle()
+        assert not {elsewhere, anew} & reads.answers.keys()
+        world.transport.end_all()
+    assert reads.answers[anew] == content("a", SIZE)[:10]
+    reader.close()
+    world.memory.close()
+
+
+async def test_R5_a_read_that_fails_soon_may_be_tried_again_at_once(autojump_clock):
+    world = reading(64)
+    reader = world.open("a", SIZE)
+    async with trio.open_nursery() as nursery:
+        reads = Reads(nursery)
+        failed = reads.start(reader, 0, 10)
+        await settle()
+        world.transport.under_way[0].end(unavailable())
+        await settle()
+        assert isinstance(reads.answers[failed], StoreUnavailableError)
+        again = reads.start(reader, 0, 10)
+        await settle()
+        world.transport.end_all()
+        await settle()
+        assert reads.answers[again] == content("a", SIZE)[:10]
+    reader.close()
+    world.memory.close()
+
+
 async def test_R5_a_read_that_gets_no_memory_ends_at_the_deadline_too(autojump_clock):
     world = reading(2, deadline=30.0)
     async with trio.open_nursery() as nursery:
