@@ -32,17 +32,14 @@ ORDER = ("near", "far", "data")
 STORE_TIMEOUT, READ_DEADLINE = 1.0, 6.0
 
 FAULTS = {
-    "404": status(404),
     "403": status(403),
     "503": status(503, b"<Error><Code>SlowDown</Code></Error>"),
-    "reset": reset(),
-    "reset at a byte": in_object(reset(1_234_567)),
+    "reset": in_object(reset(1_234_567)),
     "truncated": in_object(truncate(1_400_000)),
     "stalled": in_object(stall(700_001)),
-    "silent": stall(),
-    "too long": wrong_length(1),
     "too short": wrong_length(-1),
 }
+"""Each by the name of the file that is read meanwhile. Many more, and other stores: `tests/replicas`."""
 
 
 @dataclass
@@ -89,11 +86,10 @@ def world(s3_server: S3Server, tmp_path: Path) -> Iterator[World]:
         proxy.close()
 
 
-def test_R5_a_program_reads_on_when_stores_fail_and_gets_EIO_in_time_when_all_do(world: World) -> None:
+def test_R5_a_program_reads_on_when_both_replicas_fail_and_gets_EIO_in_time_when_all_do(world: World) -> None:
     for name, fault in FAULTS.items():
-        for victims in (ORDER[:1], ORDER[:2]):
-            read_until_fired(world, name, [world.proxies[store].on(fault, "GET", name, times=1) for store in victims])
-    for name in ("503", "stalled", "silent"):
+        read_until_fired(world, name, [world.proxies[store].on(fault, "GET", name, times=1) for store in ORDER[:2]])
+    for name in ("503", "stalled"):
         fail_everywhere(world, name)
 
 
