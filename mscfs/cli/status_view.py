@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mscfs.cli.program import printable
-from mscfs.telemetry.status import MountState, MountStatus, PrimaryStatus, ReplicaStatus, StoreState
+from mscfs.telemetry.status import ConditionalWrites, MountState, MountStatus, PrimaryStatus, ReplicaStatus, StoreState
 
 _COLOURS = {
     MountState.HEALTHY: "green",
@@ -64,7 +64,8 @@ def _stores(status: MountStatus) -> Table:
         waiting = f"{replica.pending:,}" if replica.pending else "-"
         oldest = human_time(replica.oldest_pending_seconds) if replica.pending else "-"
         table.add_row(*_common(replica, role), waiting, oldest)
-    table.add_row(*_common(status.primary, "primary"), "", "")
+    compared = status.primary.conditional_writes is ConditionalWrites.COMPARED
+    table.add_row(*_common(status.primary, f"primary{', no conditional writes' if compared else ''}"), "", "")
     return table
 
 

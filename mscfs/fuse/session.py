@@ -67,6 +67,10 @@ class MountRequest:
     allow_other: bool = False
 
 
+CONDITIONS_INTERVAL = 30.0
+"""Seconds until a primary that did not answer is asked again what it does with conditions."""
+
+
 class Mount:
     """A running mount, as the control socket sees it."""
 
@@ -76,6 +80,8 @@ class Mount:
         self.started = time.time()
         self.stopping = False
         self.loop_delay = LoopDelay()
+        self.primary_decides: bool | None = None
+        """Whether the primary decides about the conditions of writes (W5); None while that is not known."""
         self._stop = trio.Event()
 
     async def drain(self, seconds: float) -> int:
@@ -89,6 +95,14 @@ class Mount:
     async def where(self, key: str) -> list[Placement]:
         """Which stores hold a key. Raises NotFoundError."""
         return await self.parts.run_blocking(locate, self.parts.manager, key)
+
+    async def find_out(self) -> None:
+        """Learn what the primary does with conditions, as soon as it answers."""
+        while self.primary_decides is None:
+            try:
+                self.primary_decides = await self.parts.run_blocking(self.parts.manager.decides_conditions)
+            except StorageError:
+                await trio.sleep(CONDITIONS_INTERVAL)
 
     def stop(self) -> None:
         """Begin to end: upload what is dirty, then unmount."""
@@ -193,6 +207,7 @@ async def _serve(
                 with _mounted(mount):
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)
+                        background.start_soon(mount.find_out)
                     background.start_soon(parts.prober.run)
                     background.start_soon(parts.recorder.run)
                     background.start_soon(mount.loop_delay.run)

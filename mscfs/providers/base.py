@@ -280,6 +280,13 @@ class StorageProvider(ABC):
     def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
         """Replace an object's user metadata without moving its bytes. The tag may change: see the result."""
 
+    def decides_conditions(self) -> bool:
+        """Whether the store itself decides about `if_absent` and `expected`, atomically across hosts.
+
+        Where nobody knows it is tried out, with one request; StorageError when there is no answer.
+        """
+        return self.capabilities.conditional_put
+
     def prepare(self) -> None:  # noqa: B027 - most have nothing to make
         """Load and make what the first call would. What goes wrong the first call will tell: raises nothing."""
 

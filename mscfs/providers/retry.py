@@ -1,8 +1,8 @@
 """A provider that repeats what failed for a passing reason.
 
 Repeating must not lie. A condition (`if_absent`, `expected`) that fails at the second try may have been met at the
-first, whose answer was lost: then what is stored is compared with what was sent. Sources that cannot be read twice are
-sent once.
+first, whose answer was lost: then what is stored is compared with what was sent. So it is when `expected` fails at
+once: something on the way may have sent the request twice. Sources that cannot be read twice are sent once.
 """
 
 from __future__ import annotations
@@ -96,6 +96,9 @@ class RetryingProvider(StorageProvider):
     def head_directory(self, directory: str) -> ObjectMetadata:
         return self.read(lambda: self.inner.head_directory(directory))
 
+    def decides_conditions(self) -> bool:
+        return self.read(self.inner.decides_conditions)
+
     def prepare(self) -> None:
         self.inner.prepare()
 
@@ -127,7 +130,9 @@ class RetryingProvider(StorageProvider):
             sent = Checksum.of(read_pieces(source, store=self.profile, key=key))
             return self.find_stored(key, [sent], metadata or {}, new=if_absent)
 
-        return put() if isinstance(source, ObjectReader) else self.change(put, stored)
+        if isinstance(source, ObjectReader):
+            return put()
+        return self.change(put, stored, at_once=expected is not None)
 
     def start_upload(
         self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
@@ -215,13 +220,16 @@ class RetryingProvider(StorageProvider):
         call: Callable[[], Answer],
         find: Callable[[], Answer | None] | None = None,
         doubted: tuple[type[StorageError], ...] = (AlreadyExistsError, VersionMismatchError),
+        *,
+        at_once: bool = False,
     ) -> Answer:
         """The answer of a call that changes something.
 
-        Where a repetition meets an error of the kinds `doubted`, the answer is what, by `find`, the try before did.
+        Where a repetition, or `at_once` the first try, meets an error of the kinds `doubted`, the answer is what, by
+        `find`, a try before did.
         """
         pauses = self._pauses()
-        repeated = False
+        repeated = at_once
         while True:
             try:
                 return call()
@@ -244,8 +252,10 @@ class RetryingProvider(StorageProvider):
         try:
             with self.get(key) as content:
                 present = content.metadata
+                parts = list(sent)
+                same_size = present.content_length == sum(part.size for part in parts)
                 kept = all(metadata.get(name) == value for name, value in (present.metadata or {}).items())
-                if not kept or not matches(content, sent):
+                if not same_size or not kept or not matches(content, parts):
                     return None
         except NotFoundError:
             return None

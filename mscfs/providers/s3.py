@@ -25,6 +25,7 @@ from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, So
 from mscfs.providers.keys import check_directory_key, check_object_key, check_text, symlink_metadata
 from mscfs.providers.native import LARGEST_PUT, NativeClient, NotUnderstoodError
 from mscfs.providers.page import Page
+from mscfs.providers.s3_conditions import Verdict
 from mscfs.providers.s3_connection import S3Connection
 from mscfs.providers.s3_copy import LARGEST_COPY, copy_object
 from mscfs.providers.s3_errors import from_status
@@ -64,7 +65,8 @@ class S3Provider(StorageProvider):
             profile=profile, bucket=bucket, options={**self.defaults, **options}, credentials=credentials
         )
         self._connection = connection
-        self._sdk = SdkClient(connection, self._prefix, conditional=self.capabilities.conditional_put)
+        known = None if self.capabilities.conditional_put else Verdict.IGNORED
+        self._sdk = SdkClient(connection, self._prefix, known=known)
         self._native = self._native_client() if connection.is_native else None
         self._is_bucket_known = False
         self.identity = "s3://" + "/".join(part for part in (connection.endpoint, bucket, prefix) if part)
@@ -112,7 +114,8 @@ class S3Provider(StorageProvider):
             "if_absent": if_absent,
             "expected": expected,
         }
-        if self._native and self._native.takes(key, source, metadata) and self.capabilities.conditional_put:
+        is_plain = not if_absent and expected is None
+        if self._native and self._native.takes(key, source, metadata) and (is_plain or self.decides_conditions()):
             assert isinstance(source, bytes | memoryview)
             return self._native.put(key, source, **arguments)
         return self._sdk.put(key, source, **arguments)
@@ -158,7 +161,7 @@ class S3Provider(StorageProvider):
                 self._find(key, expected)
             except NotFoundError:
                 return
-            if self.capabilities.conditional_put:
+            if self._sdk.conditions.find_out() is not Verdict.IGNORED:
                 condition = {"IfMatch": f'"{expected.tag}"'}
         try:
             self._delete(key, condition)
@@ -200,6 +203,9 @@ class S3Provider(StorageProvider):
 
     def make_symlink(self, key: str, target: str) -> ObjectMetadata:
         return self.put(key, b"", metadata=symlink_metadata(target))
+
+    def decides_conditions(self) -> bool:
+        return self._sdk.conditions.find_out() is Verdict.HEEDED
 
     def prepare(self) -> None:
         if self._native:

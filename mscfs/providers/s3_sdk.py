@@ -21,6 +21,7 @@ from mscfs.errors import (
 from mscfs.providers.base import ObjectReader, Source
 from mscfs.providers.keys import with_symlink
 from mscfs.providers.native import user_metadata
+from mscfs.providers.s3_conditions import NO_SUCH_TAG, Conditions, Verdict
 from mscfs.providers.s3_connection import S3Connection
 from mscfs.providers.s3_errors import is_status
 from mscfs.providers.slices import FileSlice
@@ -36,13 +37,16 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class SdkClient:
-    """The objects of one bucket, below a prefix. Where the store is not `conditional`, it compares before it writes."""
+    """The objects of one bucket, below a prefix.
 
-    def __init__(self, connection: S3Connection, prefix: str, *, conditional: bool) -> None:
+    Where the store does not decide about conditions, as `known` may say from the start, it compares before it writes.
+    """
+
+    def __init__(self, connection: S3Connection, prefix: str, *, known: Verdict | None = None) -> None:
         self.connection = connection
         self._prefix = prefix
-        self._conditional = conditional
         self._clock = StoreClock()
+        self.conditions = Conditions(connection.profile, write=self._try_condition, remove=self._remove, known=known)
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         """As `StorageProvider.get`."""
@@ -143,10 +147,14 @@ class SdkClient:
 
     def condition(self, key: str, *, if_absent: bool, expected: Version | None) -> dict[str, str]:
         """The arguments for the version a key must have to be written."""
-        if self._conditional:
-            return {"IfNoneMatch": "*"} if if_absent else _if_match(expected)
-        self.verify(key, if_absent=if_absent, expected=expected)
-        return {}
+        if not if_absent and expected is None:
+            return {}
+        verdict = self.conditions.find_out()
+        if verdict is not Verdict.HEEDED:
+            self.verify(key, if_absent=if_absent, expected=expected)
+        if verdict is Verdict.IGNORED:
+            return {}
+        return {"IfNoneMatch": "*"} if if_absent else _if_match(expected)
 
     def verify(self, key: str, *, if_absent: bool, expected: Version | None) -> None:
         """Compare before a write, where not every server heeds its conditions."""
@@ -160,6 +168,14 @@ class SdkClient:
             raise AlreadyExistsError("the object exists", store=self.connection.profile, key=key)
         if not if_absent and present != expected:
             raise VersionMismatchError("the object has changed", store=self.connection.profile, key=key)
+
+    def _try_condition(self, key: str) -> None:
+        with self.connection.errors(key):
+            self.connection.client.put_object(**self.named(key), Body=b"", IfMatch=f'"{NO_SUCH_TAG}"')
+
+    def _remove(self, key: str) -> None:
+        with self.connection.errors(key):
+            self.connection.client.delete_object(**self.named(key))
 
     def _get(self, key: str, byte_range: ByteRange | None, expected: Version | None) -> ObjectReader | None:
         """One request; None where nothing of the object lies in the range."""

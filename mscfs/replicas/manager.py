@@ -399,6 +399,10 @@ class ReplicaManager(StorageProvider):
             self._replicate(written)
         return written
 
+    def decides_conditions(self) -> bool:
+        """Of the primary."""
+        return self.primary.decides_conditions()
+
     def prepare(self) -> None:
         """Prepare all stores, those that are read first."""
         for source in (*self.replicas, self.primary_source):

@@ -18,6 +18,7 @@ from mscfs.replicas.health import Health
 from mscfs.telemetry import control, registry
 from mscfs.telemetry.status import (
     CacheStatus,
+    ConditionalWrites,
     JournalStatus,
     LoopStatus,
     MemoryStatus,
@@ -101,6 +102,7 @@ class MountService:
                 bytes_read=primary.statistics.bytes_read,
                 errors=primary.statistics.errors,
                 last_error=primary.health.last_error,
+                conditional_writes=_CONDITIONAL_WRITES[mount.primary_decides],
             ),
             replicas=replicas,
             cache=_cache_status(parts.cache),
@@ -119,6 +121,13 @@ class MountService:
             skipped_keys=parts.namespace.skipped_keys,
             conflicts=parts.namespace.shadowed_names,
         )
+
+
+_CONDITIONAL_WRITES = {
+    None: ConditionalWrites.UNKNOWN,
+    True: ConditionalWrites.DECIDED,
+    False: ConditionalWrites.COMPARED,
+}
 
 
 def _cache_status(cache: ChunkCache | None) -> CacheStatus:

@@ -26,6 +26,16 @@ class StoreState(enum.StrEnum):
     """It failed repeatedly and is left alone between trials."""
 
 
+class ConditionalWrites(enum.StrEnum):
+    """How writes to the primary are kept from overwriting each other (contract W5)."""
+
+    DECIDED = "decided"
+    """By the store, atomically."""
+    COMPARED = "compared"
+    """By mscfs, which looks just before it writes: the store does not decide."""
+    UNKNOWN = "unknown"
+
+
 class PrimaryStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The primary."""
 
@@ -35,6 +45,7 @@ class PrimaryStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes_read: int = 0
     errors: int = 0
     last_error: str = ""
+    conditional_writes: ConditionalWrites = ConditionalWrites.UNKNOWN
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):

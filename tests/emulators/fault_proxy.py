@@ -205,9 +205,7 @@ class _Connection:
         headers = request.headers
         if headers.get("expect", "").lower() == "100-continue":
             self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._head = b"\r\n".join(
-                line for line in self._head.split(b"\r\n") if not line.lower().startswith(b"expect:")
-            )
+            self._head = _without(self._head, frozenset({"expect"}))
         if "chunked" in headers.get("transfer-encoding", ""):
             pieces = list(_chunks(self._from_client))
             return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
@@ -226,6 +224,9 @@ class _Connection:
             rule.fire()
             self._client.sendall(_refusal(fault, request))
             return
+        if fault.unheard:
+            rule.fire()
+            self._head = _without(self._head, fault.unheard)
         if fault.twice:
             rule.fire()
             for _ in self._ask(request, body)[1]:
@@ -364,6 +365,12 @@ def _chunks(file: Any) -> Iterator[bytes]:
         file.readline()
     while file.readline() not in {b"\r\n", b""}:
         pass  # trailers
+
+
+def _without(head: bytes, names: frozenset[str]) -> bytes:
+    """A head without some headers."""
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if line.partition(b":")[0].decode("latin-1").lower() not in names)
 
 
 def _with_length(head: bytes, told: int | str) -> bytes:

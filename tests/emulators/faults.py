@@ -65,6 +65,7 @@ class Fault:
     length: int | str | None = None
     corrupts: int | None = None
     in_object: bool = False
+    unheard: frozenset[str] = frozenset()
 
 
 def delay(seconds: float) -> Fault:
@@ -117,6 +118,11 @@ def in_object(fault: Fault) -> Fault:
     return replace(fault, in_object=True)
 
 
+def deaf_to(*headers: str) -> Fault:
+    """The server does not get these headers, named in lower case, of requests that have any of them."""
+    return Fault(unheard=frozenset(headers))
+
+
 def duplicate() -> Fault:
     """The server gets the request twice, one after the other; the client gets the second answer."""
     return Fault(twice=True)
@@ -141,6 +147,8 @@ class Rule:
         if not self.is_active or not request.is_about(self.method, self.key):
             return False
         if self.where is not None and not self.where(request):
+            return False
+        if self.fault.unheard and not self.fault.unheard & request.headers.keys():
             return False
         position = self.fault.corrupts if self.fault.after is None else self.fault.after
         if self.fault.in_object and position is not None and not request.asks_for(position):

@@ -22,10 +22,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     got: list[tuple[str, str, bytes]]
+    seen: list[dict[str, str]]
 
     def _answer(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.got.append((self.command, self.path, sent))
+        self.seen.append({name.lower(): value for name, value in self.headers.items()})
         body = sent or BODY
         self.send_response(200)
         if self.path == "/chunked":
@@ -52,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
-    handler = type("Handler", (_Handler,), {"got": []})
+    handler = type("Handler", (_Handler,), {"got": [], "seen": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         running.daemon_threads = True
         running.got = handler.got
@@ -232,6 +234,15 @@ def test_the_server_hears_of_a_request_twice_or_late_or_its_answer_is_lost(clien
     with proxy.failing(faults.delay(0.1)):
         assert ask(client) == (200, BODY)
     assert time.monotonic() - begun >= 0.1
+
+
+def test_the_server_does_not_hear_a_header(client, proxy, server):
+    rule = proxy.on(faults.deaf_to("if-match"))
+    server.RequestHandlerClass.seen = seen = []
+    ask(client, "PUT", "/b/k", b"x", **{"If-Match": "1", "X-Other": "2"})
+    ask(client, "PUT", "/b/k", b"x", **{"X-Other": "2"})
+    assert [headers.keys() & {"if-match", "x-other"} for headers in seen] == [{"x-other"}] * 2
+    rule.assert_fired(1)
 
 
 def test_a_profile_is_led_through_the_proxy(proxy):
