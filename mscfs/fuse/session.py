@@ -50,6 +50,9 @@ COLLECTION = (100_000, 20, 100)
 PATIENCE = 10.0
 """Seconds that the primary has to answer at the start, if there are replicas to stand in for it."""
 
+PREPARE_AFTER = 0.3
+"""Seconds from the announcement until worker processes make clients, unless a request comes first."""
+
 IDLE_TASKS = 64
 """Of pyfuse3: making a task for each request that has to wait costs more than to keep it."""
 
@@ -217,7 +220,7 @@ async def _serve(
 
                     def announced() -> None:
                         announce()
-                        pool.prepare()
+                        background.start_soon(_prepare, pool)
 
                     await _answer(mount, announced, options.shutdown_timeout)
                 background.cancel_scope.cancel()
@@ -231,6 +234,12 @@ async def _serve(
             cache.close()
         manager.close()
         memory.close()
+
+
+async def _prepare(pool: WorkerPool) -> None:
+    """Once whoever waited for the mount has seen it answer: on few cores the workers would keep it waiting."""
+    await trio.sleep(PREPARE_AFTER)
+    pool.prepare()
 
 
 async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: float) -> None:
