@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mscfs.errors import NotADirectoryKeyError, ReadOnlyError, StorageError, VersionMismatchError
+from mscfs.errors import NotADirectoryKeyError, ReadOnlyError, VersionMismatchError
 from mscfs.journal import Journal
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import Version
@@ -116,13 +116,16 @@ class Core:
                 handle.reader = None
 
     async def _delete_deferred(self, key: str) -> None:
-        version = self.namespace.deferred.pop(key, None)
-        try:
+        """Delete the object of a name that was unlinked while it was open, unless it was replaced meanwhile."""
+        deferred = self.namespace.deferred
+        async with self.namespace.deleting:
+            if key not in deferred:
+                return
+            version = deferred[key]
+            # In trouble the journal still has it: the next mount carries it out. Until it is gone the name is hidden.
             await self._run_blocking(self._delete_and_finish, key, version)
-        except StorageError:
-            # The journal still has it: the next mount carries it out.
-            self.namespace.deferred[key] = version
-            raise
+            if deferred.get(key) == version:
+                del deferred[key]
         self._on_wishes()
 
     def _delete_and_finish(self, key: str, version: Version | None) -> None:

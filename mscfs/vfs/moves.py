@@ -108,9 +108,10 @@ class Moves(DirectoryMoves):
             target = target_directory.key + new_name
             renamed = inode.metadata
             if renamed is not None:
-                renamed = await self._run_blocking(
-                    self._rename_object, inode.key, target, renamed.version, bool(flags & RENAME_NOREPLACE)
-                )
+                async with self.namespace.replacing(target):
+                    renamed = await self._run_blocking(
+                        self._rename_object, inode.key, target, renamed.version, bool(flags & RENAME_NOREPLACE)
+                    )
                 self._on_wishes()
             elif inode.staging is not None:
                 if inode.staging.row is not None:
@@ -132,4 +133,8 @@ class Moves(DirectoryMoves):
             self._moved(inode, renamed)
 
     def _rename_object(self, source: str, target: str, version: Version, no_replace: bool) -> ObjectMetadata:
-        return rename_object(self.manager, self._journal, source, target, version, no_replace=no_replace)
+        renamed = rename_object(self.manager, self._journal, source, target, version, no_replace=no_replace)
+        if target in self.namespace.deferred:
+            # What waits to be deleted is gone; the new object may look just like it.
+            self._journal.finish_delete(target)
+        return renamed

@@ -123,6 +123,7 @@ def _settle_upload(manager: ReplicaManager, journal: Journal, upload: PendingUpl
         result.kept += 1
         return
     journal.finish_upload(upload.id, manager.replication_wishes(upload.key, present.content_length))
+    journal.finish_delete(upload.key)  # of what it replaced, which may have looked just like it
     upload.staging.unlink()
 
 

@@ -62,7 +62,8 @@ class Uploads:
         async with inode.lock:
             staging = inode.staging
             if staging is not None and staging.dirty and not inode.deleted:
-                await self._upload(inode, staging)
+                async with self._namespace.replacing(inode.key):
+                    await self._upload(inode, staging)
 
     def written(self, inode: Inode, staging: StagingFile) -> None:
         """The file was written to: a large one that is written in order is on its way from now on."""
@@ -93,7 +94,6 @@ class Uploads:
         await self._finish(staging, written)
         staging.uploaded(written.version, changes)
         self._namespace.changed(inode, written)
-        self._namespace.deferred.pop(key, None)
         inode.cached_version = written.version.token
 
     async def _send(self, key: str, staging: StagingFile, metadata: Mapping[str, str] | None) -> ObjectMetadata:

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 import trio
+import trio.testing
 
 from mscfs.errors import NoSpaceError
 from mscfs.journal import Wish
@@ -112,3 +113,57 @@ async def test_W2_a_journal_that_cannot_be_written_does_not_end_replication(tmp_
             nursery.start_soon(w.parts.replicator.run)
             await trio.sleep(0.3)
             nursery.cancel_scope.cancel()
+
+
+async def test_W8_a_name_made_anew_outlives_the_deferred_delete_of_its_old_object(tmp_path, monkeypatch):
+    """On a store that does not heed the condition of a delete (not every S3 server does)."""
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        primary = w.parts.manager.primary
+        real = primary.delete
+        monkeypatch.setattr(primary, "delete", lambda key, **_: real(key))
+        await write_file(w.fs, ROOT, "a", b"old")
+        handle = await open_file(w, "a")
+        await w.fs.unlink(ROOT, "a")
+        held, go_on = trio.Event(), trio.Event()
+        run = w.fs._run_blocking
+
+        async def slow(call, *arguments):
+            if call == w.fs._delete_and_finish:
+                held.set()
+                await go_on.wait()
+            return await run(call, *arguments)
+
+        w.fs._run_blocking = slow
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.fs.release, handle)
+            await held.wait()
+            nursery.start_soon(write_file, w.fs, ROOT, "a", b"new")
+            await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+        assert primary.get("a").read_all() == b"new"
+
+
+async def test_W8_a_namesake_that_was_unlinked_too_is_read_on_when_the_first_is_closed(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        await write_file(w.fs, ROOT, "a", b"one")
+        first = await open_file(w, "a")
+        await w.fs.unlink(ROOT, "a")
+        await write_file(w.fs, ROOT, "a", b"two")
+        second = await open_file(w, "a")
+        await w.fs.unlink(ROOT, "a")
+        await w.fs.release(first)
+        assert bytes(await w.fs.read(second, 0, 10)) == b"two"
+        await w.fs.release(second)
+        assert [entry.key for entry in w.parts.manager.primary.list()] == []
+
+
+async def test_W8_a_rename_onto_a_name_that_was_unlinked_while_open_is_not_deleted_at_the_next_mount(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        await write_file(w.fs, ROOT, "a", b"same")
+        handle = await open_file(w, "a")
+        await w.fs.unlink(ROOT, "a")
+        await write_file(w.fs, ROOT, "b", b"same")
+        await w.fs.rename(ROOT, "b", ROOT, "a", 0)
+        await w.fs.release(handle)
+        assert w.parts.journal.deletes() == []
+        assert w.parts.manager.primary.get("a").read_all() == b"same"
