@@ -624,7 +624,7 @@ class Mounts(RuleBasedStateMachine):
                 assert content(store, name) == held.data, f"{store.profile} lacks {name}"
 
 
-TestMounts = Mounts.TestCase
+TestMounts = pytest.mark.slow(pytest.mark.timeout(600)(Mounts.TestCase))
 TestMounts.settings = settings(
     max_examples=50, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
