@@ -25,7 +25,8 @@ def to_entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
     entry.st_gid = attributes.gid
     entry.st_nlink = attributes.links
     entry.st_atime_ns = attributes.atime_ns
-    entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
+    entry.st_mtime_ns = attributes.mtime_ns
+    entry.st_ctime_ns = attributes.ctime_ns
     entry.st_blksize = DIRECTORY_BLOCK if stat.S_ISDIR(attributes.mode) else PREFERRED_BLOCK
     entry.st_blocks = -(-attributes.size // BLOCK_SIZE)
     entry.entry_timeout = entry.attr_timeout = attributes.timeout

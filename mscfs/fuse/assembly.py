@@ -28,6 +28,7 @@ from mscfs.vfs.pinned import PinnedObject
 from mscfs.vfs.prober import Prober
 from mscfs.vfs.questions import Questions
 from mscfs.vfs.recorder import Recorder
+from mscfs.vfs.remembered import Remembered
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
 from mscfs.vfs.siblings import SiblingReadAhead
 from mscfs.vfs.staging import StagingArea
@@ -133,7 +134,7 @@ def assemble(
     last_known = LastKnown(names_file(journal)) if manager.replicas else None
     recorder = Recorder(last_known, run_blocking, clock=trio.current_time)
     namespace = Namespace(
-        InodeTable(),
+        InodeTable(None if manager.capabilities.posix_attributes else Remembered()),
         Questions(manager, run_blocking),
         recorder,
         transport,

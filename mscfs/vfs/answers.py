@@ -39,13 +39,18 @@ class Answers:
             # Open handles keep their version; the name gets an inode, and so a page cache, of its own (R1).
             self.table.detach(child)
             child = None
+        is_new = child is None
         if child is None:
             child = self.table.add(parent, name, kind)
         if differs(child.metadata, entry):
             child.overrides.mtime_ns = child.overrides.atime_ns = None
+        elif entry.is_directory and entry.modified_ns:
+            child.overrides.mtime_ns = None  # the store keeps it
         elif child.metadata is not None and entry.metadata is None:
             entry = child.metadata  # the same version, and we know more about it than a listing tells
         child.metadata = entry
+        if is_new:
+            self.table.recall(child)
         child.checked = max(child.checked, asked)
         self.table.hold(parent, child)
         return child

@@ -27,6 +27,7 @@ class Attributes:
     links: int
     atime_ns: int
     mtime_ns: int
+    ctime_ns: int
     timeout: float
 
 
@@ -65,6 +66,7 @@ class AttributeMaker:
             links=0 if inode.detached else 1,
             atime_ns=overrides.atime_ns or mtime_ns,
             mtime_ns=mtime_ns,
+            ctime_ns=max(mtime_ns, overrides.ctime_ns) if overrides.ctime_ns else mtime_ns,
             timeout=timeout,
             **self._owned(inode.kind, mode, uid, gid)._asdict(),
         )
@@ -78,6 +80,7 @@ class AttributeMaker:
             links=0 if entries.states[slot] & GONE else 1,
             atime_ns=mtime_ns,
             mtime_ns=mtime_ns,
+            ctime_ns=mtime_ns,
             timeout=timeout,
             **self.ownership(entries.kinds[slot], entries.details[slot])._asdict(),
         )

@@ -96,6 +96,7 @@ class Changes(Core):
             overrides.atime_ns = change.atime_ns
         if change.mtime_ns is not None:
             overrides.mtime_ns = change.mtime_ns
+        overrides.ctime_ns = time.time_ns()
         stored = (
             inode.metadata is not None
             and not inode.detached

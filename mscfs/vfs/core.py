@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,9 +97,13 @@ class Core:
         if self._is_ending:
             raise OSError(errno.ESHUTDOWN, "the mount is ending")
 
-    def _check_name(self, name: str) -> None:
+    @staticmethod
+    def _check_length(name: str) -> None:
         if len(to_bytes(name)) > NAME_MAX:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), name)
+
+    def _check_name(self, name: str) -> None:
+        self._check_length(name)
         check_new_name(name, binary_keys=self.manager.capabilities.binary_keys)
 
     async def _lookup_or_none(self, directory: Inode, name: str) -> Inode | None:
@@ -106,6 +111,11 @@ class Core:
             return await self.namespace.lookup(directory, name)
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def _names_changed(directory: Inode) -> None:
+        """A name was made in a directory or taken away: its mtime says so, also where no store keeps one."""
+        directory.overrides.mtime_ns = time.time_ns()
 
     def _repin(self, inode: Inode) -> None:
         """The object has a new version or key made here: handles on this mount see their own writes."""

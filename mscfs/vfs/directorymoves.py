@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -62,17 +63,23 @@ class DirectoryMoves(Changes):
         self.namespace.removed(source_directory, name)
         self._keep_directory(source_directory)
         self._table.move(inode, target_directory, new_name)
+        self._names_changed(source_directory)
+        self._names_changed(target_directory)
         self.namespace.changed(inode, directory_metadata(inode.key))
-        await self._follow(inode, keys, copies)
+        await self._follow(inode, source, keys, copies)
         if moved is not None:
             await self._run_blocking(remove_tree, self.manager, self._journal, moved)
             # Whoever listed it meanwhile saw what was not removed yet.
             self.namespace.removed(source_directory, name)
         self._on_wishes()
 
-    async def _follow(self, root: Inode, keys: Mapping[Inode, str], copies: Mapping[str, ObjectMetadata]) -> None:
+    async def _follow(
+        self, root: Inode, source: str, keys: Mapping[Inode, str], copies: Mapping[str, ObjectMetadata]
+    ) -> None:
         """What is known below a directory that was moved has new keys, and perhaps new versions."""
         self.namespace.forget_below(root)
+        if self._table.remembered is not None:
+            self._table.remembered.moved(source, root.key)
         for child in list(_below(root)):
             if child.is_directory:
                 self.namespace.forget_below(child)
@@ -123,6 +130,7 @@ class DirectoryMoves(Changes):
     def _moved(self, inode: Inode, renamed: ObjectMetadata | None) -> None:
         """An inode has its new name; `renamed` is what the primary says of it, None if it never was there."""
         metadata = inode.metadata
+        inode.overrides.ctime_ns = time.time_ns()
         if metadata is None or renamed is None:
             self.namespace.changed(inode, None)
             return
@@ -139,6 +147,7 @@ class DirectoryMoves(Changes):
         if inode.staging is not None:
             inode.staging.drop()
         self.namespace.removed(directory, inode.name)
+        self._names_changed(directory)
         self._table.detach(inode)
         self._keep_directory(directory)
 

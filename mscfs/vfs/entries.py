@@ -17,9 +17,9 @@ from mscfs.providers.page import FILE, MAYBE_LINK, SYMLINK, Detail, Entry, Page
 if TYPE_CHECKING:
     from mscfs.vfs.inodes import Inode
 
-HELD, UNSURE, GONE = 1, 2, 4
+HELD, UNSURE, GONE, KEPT = 1, 2, 4, 8
 """States of a slot that need a closer look: there is an `Inode` of the name, which knows better; the entry may be a
-symbolic link; the name is gone. 0: the columns tell all."""
+symbolic link; the name is gone; attributes of it are remembered. 0: the columns tell all."""
 
 BLOCK_BITS = 10
 BLOCK = 1 << BLOCK_BITS

@@ -86,6 +86,7 @@ class Files(Changes):
         overrides = inode.overrides
         overrides.mode, overrides.uid, overrides.gid, overrides.mtime_ns = mode, owner.uid, owner.gid, time.time_ns()
         self.namespace.changed(inode, placeholder)
+        self._names_changed(directory)
         handle, keep = self._opened(inode, flags)
         return handle, keep, self._referenced(inode)
 

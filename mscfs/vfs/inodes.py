@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -15,12 +15,13 @@ import trio
 
 from mscfs.providers.page import DIRECTORY, FILE, SYMLINK, Entry, to_entry
 from mscfs.types import ObjectMetadata
-from mscfs.vfs.entries import BLOCK, BLOCK_BITS, GONE, HELD, Entries
+from mscfs.vfs.entries import BLOCK, BLOCK_BITS, GONE, HELD, KEPT, Entries
 from mscfs.vfs.paths import to_bytes, to_name
 from mscfs.vfs.staging import StagingFile
 
 if TYPE_CHECKING:
     from mscfs.vfs.listings import Listing
+    from mscfs.vfs.remembered import Remembered
 
 ROOT = 1
 MODES = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
@@ -39,6 +40,8 @@ class Overrides:
     gid: int | None = None
     atime_ns: int | None = None
     mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    """When attributes were set or the name was changed, which no store keeps. Changes of content are later or not."""
 
     @property
     def any(self) -> bool:
@@ -184,7 +187,9 @@ class InodeTable:
     and goes back to the columns of `Entries` when nobody needs it any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: Remembered | None = None) -> None:
+        self.remembered = remembered
+        """Attributes of what has no object; None where the store keeps them."""
         self._blocks: dict[int, Entries] = {}
         self._next_block = 1
         self._numbers = iter(range(ROOT, BLOCK))
@@ -263,8 +268,10 @@ class InodeTable:
             return inode
         if entries.cached[slot]:
             inode.cached_version = inode.metadata.version.token
-        entries.states[slot] |= HELD
         parent.children[name] = inode
+        if self.remembered is not None and entries.states[slot] & KEPT:
+            self.remembered.recall(inode)
+        entries.states[slot] = entries.states[slot] & ~KEPT | HELD
         return inode
 
     def hold(self, parent: Inode, inode: Inode) -> None:
@@ -298,6 +305,27 @@ class InodeTable:
             slot = parent.entries.find(to_bytes(name))
             if slot >= 0:
                 self._drop_slot(parent.entries, slot)
+
+    def recall(self, inode: Inode) -> None:
+        """An inode that was made of what a store told has the attributes that were set on its name."""
+        if self.remembered is not None:
+            self.remembered.recall(inode)
+
+    def look_out(self, directory: Inode, names: Sequence[bytes]) -> None:
+        """A listing has told of these names: mark those of which attributes are remembered."""
+        kept = self.remembered.below(directory.key) if self.remembered is not None else {}
+        entries = directory.entries
+        if not kept or entries is None:
+            return
+        for name in names if len(names) < len(kept) else list(kept):
+            slot = entries.find(name)
+            if name in kept and slot >= 0 and not entries.states[slot] & HELD:
+                entries.states[slot] |= KEPT
+
+    def forget_attributes(self, directory: Inode, name: str) -> None:
+        """A name is gone, and with it what was set on it."""
+        if self.remembered is not None:
+            self.remembered.forget(directory.key, to_bytes(name))
 
     def move(self, inode: Inode, parent: Inode, name: str) -> None:
         """Give an inode another name; the name must be free."""
@@ -337,8 +365,9 @@ class InodeTable:
                     del self._blocks[block]
             if parent is not None and parent.children.get(inode.name) is inode:
                 del parent.children[inode.name]
+                is_kept = self.remembered is not None and self.remembered.keep(inode)
                 if parent.entries is not None:
-                    self._fold(parent.entries, inode, slot)
+                    self._fold(parent.entries, inode, slot, is_kept=is_kept)
             self._give_back(inode.number)
             if parent is None:
                 return
@@ -369,13 +398,15 @@ class InodeTable:
         )
         return slot if can_take else None
 
-    def _fold(self, entries: Entries, inode: Inode, own: int | None) -> None:
+    def _fold(self, entries: Entries, inode: Inode, own: int | None, *, is_kept: bool) -> None:
         """The columns tell of an inode's name from now on."""
         name = inode.raw_name
         slot = entries.find(name)
         if slot < 0:
             return
         entries.states[slot] &= ~HELD
+        if is_kept:
+            entries.states[slot] |= KEPT
         if inode.metadata is None:
             self._drop_slot(entries, slot)
             return

@@ -116,6 +116,7 @@ class Intake:
                     directory.entries.see(slot)
         else:
             self._table.lose(directory, name)
+            self._table.forget_attributes(directory, name)
 
     @staticmethod
     async def _breathe(count: int) -> None:

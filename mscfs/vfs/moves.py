@@ -35,6 +35,7 @@ class Moves(DirectoryMoves):
         await self._run_blocking(self.manager.remove_directory, inode.key)
         self._on_wishes()
         self.namespace.removed(directory, inode.name)
+        self._names_changed(directory)
         self._table.detach(inode)
 
     async def unlink(self, parent: int, name: str) -> None:
@@ -126,6 +127,8 @@ class Moves(DirectoryMoves):
             self.namespace.removed(source_directory, inode.name)
             self._keep_directory(source_directory)
             self._table.move(inode, target_directory, new_name)
+            self._names_changed(source_directory)
+            self._names_changed(target_directory)
             if inode.staging is not None:
                 # Its parts, if any, go to the old name.
                 inode.staging.end_stream()

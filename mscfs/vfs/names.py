@@ -13,7 +13,7 @@ from mscfs.providers.page import Detail
 from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.attributes import Attributes, Ownership
 from mscfs.vfs.core import Core, Owner
-from mscfs.vfs.entries import GONE, UNSURE, Entries
+from mscfs.vfs.entries import GONE, KEPT, UNSURE, Entries
 from mscfs.vfs.handles import DirectoryHandle
 from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode
 
@@ -39,11 +39,17 @@ class Names(Core):
     def attributes(self, number: int) -> Attributes:
         """stat(2) of an inode the kernel holds; never asks a store."""
         inode = self._table.get(number)
-        return self._listed(*self._table.place(number)) if inode is None else self._attributes_of(inode)
+        if inode is None:
+            entries, slot = self._table.place(number)
+            if not entries.states[slot] & KEPT:
+                return self._listed(entries, slot)
+            inode = self._table.materialise(entries, slot)
+        return self._attributes_of(inode)
 
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The inode of a name, with one more reference by the kernel."""
         directory = self._directory(parent)
+        self._check_length(name)
         async with self.namespace.gate.passage(directory):
             found = await self.namespace.find(directory, name)
             if isinstance(found, Inode):
@@ -129,6 +135,7 @@ class Names(Core):
             inode = self._table.add(directory, name, stat.S_IFLNK)
             self.namespace.changed(inode, written)
             inode.overrides.uid, inode.overrides.gid = owner.uid, owner.gid
+            self._names_changed(directory)
             return self._referenced(inode)
 
     async def make_directory(self, parent: int, name: str, mode: int, owner: Owner) -> Attributes:
@@ -144,6 +151,7 @@ class Names(Core):
             self.namespace.made_directory(inode)
             inode.overrides.mode, inode.overrides.uid, inode.overrides.gid = mode, owner.uid, owner.gid
             inode.overrides.mtime_ns = time.time_ns()
+            self._names_changed(directory)
             return self._referenced(inode)
 
     def _make_directory(self, key: str, mode: int, owner: Owner) -> None:

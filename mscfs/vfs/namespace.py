@@ -17,7 +17,7 @@ from mscfs.errors import StorageError
 from mscfs.providers.page import Entry, Page, to_entry
 from mscfs.types import ObjectMetadata, Version
 from mscfs.vfs.answers import Answers, differs, is_local, no_such
-from mscfs.vfs.entries import UNSURE, Entries
+from mscfs.vfs.entries import KEPT, UNSURE, Entries
 from mscfs.vfs.foresight import Foresight
 from mscfs.vfs.gate import Gate
 from mscfs.vfs.inodes import Inode, InodeTable
@@ -123,6 +123,7 @@ class Namespace:
         parent.removed.pop(name, None)
         parent.removed[name] = self._serial
         self.table.lose(parent, name)
+        self.table.forget_attributes(parent, name)
         self._tell(parent, name, None, self._clock())
 
     def made_directory(self, inode: Inode) -> None:
@@ -163,8 +164,10 @@ class Namespace:
             entries = parent.entries
             slot = entries.find(to_bytes(name))
             if slot >= 0 and (at_any_age or self._is_fresh(entries.moment(slot))):
-                if not entries.states[slot] & UNSURE:
+                if not entries.states[slot] & (UNSURE | KEPT):
                     return entries, slot
+                if not entries.states[slot] & UNSURE:
+                    return self.table.materialise(entries, slot)
                 await self._settle(entries, slot)
                 return await self._known(parent, name, at_any_age=at_any_age)
             is_told = parent.listing is not None and not parent.listing.is_borrowed
@@ -347,9 +350,10 @@ class Namespace:
         """A page of a listing has come."""
         if listing.is_recalled:
             self._recall.fill(listing.directory, page)
-            return
-        self._recorder.page(listing, page)
-        self._intake.take(listing, page)
+        else:
+            self._recorder.page(listing, page)
+            self._intake.take(listing, page)
+        self.table.look_out(listing.directory, page.names)
 
     async def complete(self, listing: Listing) -> None:
         """All pages of a listing have come."""

@@ -47,8 +47,8 @@ async def walk(fs, path: str):
     return attributes
 
 
-async def write_file(fs, parent: int, name: str, data: bytes) -> None:
-    handle, _, _ = await fs.create(parent, name, 0o644, os.O_WRONLY, ME)
+async def write_file(fs, parent: int, name: str, data: bytes, mode: int = 0o644) -> None:
+    handle, _, _ = await fs.create(parent, name, mode, os.O_WRONLY, ME)
     await fs.write(handle, 0, data)
     await fs.flush(handle)
     await fs.release(handle)
@@ -104,6 +104,9 @@ async def test_N3_a_name_that_is_too_long_is_refused(tmp_path):
     async with world(tmp_path) as w:
         with pytest.raises(OSError) as refused:
             await w.fs.create(ROOT, "x" * 256, 0o644, os.O_WRONLY, ME)
+        assert refused.value.errno == errno.ENAMETOOLONG
+        with pytest.raises(OSError) as refused:
+            await w.fs.lookup(ROOT, "x" * 256)
         assert refused.value.errno == errno.ENAMETOOLONG
 
 
