@@ -49,7 +49,18 @@ def guarded(handler: Handler[Parameters, Answer]) -> Handler[Parameters, Answer]
     return call
 
 
-QUIET = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.EISDIR, errno.ENOTDIR, errno.EROFS})
+QUIET = frozenset(
+    {
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.EXDEV,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+    }
+)
 """Answers every program expects now and then."""
 
 

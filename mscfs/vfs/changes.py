@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import time
 from dataclasses import dataclass
 
+from mscfs.config.values import MIB
 from mscfs.errors import IsADirectoryKeyError
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.attributes import Attributes
@@ -29,6 +31,10 @@ class Change:
     def is_kept_by_store(self) -> bool:
         """Whether a store with POSIX attributes has to be told."""
         return (self.mode, self.uid, self.gid, self.mtime_ns) != (None, None, None, None)
+
+
+LARGEST_KEPT = 256 * MIB
+"""Of an open file whose object is replaced or removed so much is copied here for its readers."""
 
 
 class Changes(Core):
@@ -64,6 +70,22 @@ class Changes(Core):
         inode.staging = staging
         self._repin(inode)
         return staging
+
+    async def _vacate(self, key: str) -> None:
+        """A name is wanted, or its directory goes, while its unlinked object still waits for its last reader (W8)."""
+        if key in self.namespace.deferred:
+            for inode in self._table:
+                if inode.detached and inode.key == key:
+                    await self._keep_for_readers(inode)
+            await self._delete_deferred(key)
+
+    async def _keep_for_readers(self, inode: Inode) -> None:
+        """An object is about to go: who has it open reads a copy from here, unless it is too large for that (R1)."""
+        if inode.handles and inode.metadata is not None and inode.staging is None and inode.size <= LARGEST_KEPT:
+            # Without the copy its readers are told ESTALE; that must not keep others from the name.
+            with contextlib.suppress(OSError):
+                async with inode.lock:
+                    await self._staging(inode)
 
     async def _truncate(self, inode: Inode, size: int) -> None:
         if inode.is_directory:

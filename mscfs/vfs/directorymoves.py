@@ -30,6 +30,7 @@ class DirectoryMoves(Changes):
                 await self._prepare_removal(replaced)
                 if await self._run_blocking(self._holds_objects, replaced.key):
                     raise DirectoryNotEmptyError("the directory is not empty", key=replaced.key)
+            await self._vacate(target_directory.key + new_name)
             await self._bring_home(inode)
             async with AsyncExitStack() as held:
                 for child in list(_below(inode)):
@@ -110,11 +111,7 @@ class DirectoryMoves(Changes):
     async def _prepare_removal(self, directory: Inode) -> None:
         """What was unlinked below, and is read on, is read from here: the objects go with the directory."""
         for key in [key for key in self.namespace.deferred if key.startswith(directory.key)]:
-            for inode in self._table:
-                if inode.detached and inode.key == key and inode.handles:
-                    async with inode.lock:
-                        await self._staging(inode)
-            await self._delete_deferred(key)
+            await self._vacate(key)
 
     def _holds_objects(self, directory: str) -> bool:
         primary = self.manager.primary

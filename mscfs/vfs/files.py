@@ -66,8 +66,7 @@ class Files(Changes):
                 handle, keep = await self._open(existing, flags)
             return handle, keep, self._referenced(existing)
         key = directory.key + name
-        if flags & os.O_EXCL and key in self.namespace.deferred:
-            await self._delete_deferred(key)
+        await self._vacate(key)
         staging = self._area.create(key, "replace", None)
         placeholder = None
         try:

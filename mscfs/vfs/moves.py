@@ -82,6 +82,9 @@ class Moves(DirectoryMoves):
                 if replaced is inode:
                     return
                 if not inode.is_directory:
+                    await self._vacate(target_directory.key + new_name)
+                    if replaced is not None:
+                        await self._keep_for_readers(replaced)
                     await self._rename(inode, source_directory, target_directory, new_name, flags)
                     return
             await self._move_directory(inode, target_directory, new_name, replaced)

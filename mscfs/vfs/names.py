@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from mscfs.providers.page import Detail
 from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.attributes import Attributes, Ownership
-from mscfs.vfs.core import Core, Owner
+from mscfs.vfs.changes import Changes
+from mscfs.vfs.core import Owner
 from mscfs.vfs.entries import GONE, KEPT, UNSURE, Entries
 from mscfs.vfs.handles import DirectoryHandle
 from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode
@@ -33,7 +34,7 @@ class Rows:
     """How long what the columns tell may be believed."""
 
 
-class Names(Core):
+class Names(Changes):
     """See the module."""
 
     def attributes(self, number: int) -> Attributes:
@@ -161,8 +162,9 @@ class Names(Core):
             self.manager.primary.set_posix_attributes(key, mode=mode, uid=uid, gid=gid)
 
     async def _check_vacant(self, directory: Inode, name: str) -> None:
-        """Raise unless `name` is free to be made in a directory."""
+        """Raise unless `name` is free to be made in a directory; afterwards it is on the store, too."""
         self._check_writable()
         self._check_name(name)
         if await self._lookup_or_none(directory, name) is not None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        await self._vacate(directory.key + name)

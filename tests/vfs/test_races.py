@@ -167,3 +167,30 @@ async def test_W8_a_rename_onto_a_name_that_was_unlinked_while_open_is_not_delet
         await w.fs.release(handle)
         assert w.parts.journal.deletes() == []
         assert w.parts.manager.primary.get("a").read_all() == b"same"
+
+
+@pytest.mark.parametrize("taken_by", ["create", "mkdir", "symlink", "rename", "move"])
+@pytest.mark.parametrize("objects", [False, True], ids=["file", "objects"])
+async def test_W8_an_open_file_is_read_on_after_its_name_is_taken_anew(tmp_path, objects, taken_by):
+    async with world(tmp_path, objects=objects, metadata_ttl=0) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        await write_file(w.fs, ROOT, "other", b"new")
+        await w.fs.make_directory(ROOT, "d", 0o755, ME)
+        h = await open_file(w, "a")
+        if taken_by != "rename":
+            await w.fs.unlink(ROOT, "a")
+        match taken_by:
+            case "create":
+                await write_file(w.fs, ROOT, "a", b"new")
+            case "mkdir":
+                await w.fs.make_directory(ROOT, "a", 0o755, ME)
+            case "symlink":
+                await w.fs.symlink(ROOT, "a", "t", ME)
+            case "rename":
+                await w.fs.rename(ROOT, "other", ROOT, "a", 0)
+            case "move":
+                await w.fs.rename(ROOT, "d", ROOT, "a", 0)
+        assert bytes(await w.fs.read(h, 0, 9)) == b"old"
+        await w.fs.release(h)
+        assert "a" in await names(w.fs)
+        assert w.parts.journal.deletes() == []

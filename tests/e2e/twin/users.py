@@ -1,0 +1,82 @@
+"""Two users, each a process of its own that makes every call on both directories."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.twin.calls import Result, Side, perform
+from tests.e2e.twin.differences import DIFFERENCES
+
+USERS = (61001, 61002)
+GROUP = 61000
+
+
+class User:
+    """The other end of a user's process."""
+
+    def __init__(self, uid: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(uid, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def begin(self, local: Path, mount: Path) -> None:
+        """Use two other directories; what is open is closed."""
+        self.call("begin", local, mount)
+
+    def call(self, name: str, *arguments: Any) -> tuple[Result, Result]:
+        """The answers of the local directory and of the mount."""
+        self._connection.send((name, arguments))
+        if not self._connection.poll(60):
+            raise AssertionError(f"{name}{arguments} hangs")
+        answer = self._connection.recv()
+        assert isinstance(answer, tuple)
+        return answer[0], answer[1]
+
+    def close(self) -> None:
+        self._connection.close()
+        self.process.join(10)
+        self.process.kill()
+
+
+def _serve(uid: int, connection: Connection) -> None:
+    os.umask(0o022)
+    os.setgroups([])
+    os.setresgid(GROUP, GROUP, GROUP)
+    os.setresuid(uid, uid, uid)
+    sides: list[Side] = []
+    while True:
+        try:
+            name, arguments = connection.recv()
+        except EOFError:
+            return
+        if name == "begin":
+            for side in sides:
+                side.close_all()
+            sides = [Side(root) for root in arguments]
+            connection.send((Result(), Result()))
+            continue
+        local, mount = (perform(side, name, arguments) for side in sides)
+        if local != mount and any(difference.allows(name, local, mount) for difference in DIFFERENCES):
+            # The two stay twins: what only the local directory did is taken back.
+            if sides[0].undo is not None:
+                sides[0].undo()
+            mount = local
+        connection.send((local, mount))
+
+
+@contextmanager
+def two_users() -> Iterator[list[User]]:
+    users = [User(uid) for uid in USERS]
+    try:
+        yield users
+    finally:
+        for user in users:
+            user.close()
