@@ -25,7 +25,7 @@ from tests.fuse.mounting import Mounted, file_store, unmount_whatever_is_left, w
 
 EXAMPLES = int(os.environ.get("TWIN_EXAMPLES", "0"))
 SETTINGS = settings(
-    max_examples=EXAMPLES or 40,
+    max_examples=EXAMPLES or 25,
     derandomize=not EXAMPLES,
     database=None,
     phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
