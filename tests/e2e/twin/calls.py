@@ -34,7 +34,8 @@ class Side:
 
     root: Path
     files: dict[int, int] = field(default_factory=dict)
-    undo: Callable[[], object] | None = None
+    undo: tuple[Any, ...] | None = None
+    """A call and its arguments."""
 
     def at(self, path: str) -> str:
         return str(self.root / path)
@@ -70,10 +71,10 @@ def status(found: os.stat_result) -> tuple[str, tuple[tuple[str, object], ...]]:
         "mode": oct(stat.S_IMODE(found.st_mode)),
         "owner": (found.st_uid, found.st_gid),
         "links": found.st_nlink,
-        "mtime": found.st_mtime_ns if found.st_mtime < LONG_AGO else "now",
     }
-    if kind != "directory":
+    if kind != "directory":  # what is taken back changes its time
         details["size"] = found.st_size
+        details["mtime"] = found.st_mtime_ns if found.st_mtime < LONG_AGO else "now"
     return kind, tuple(sorted(details.items()))
 
 
@@ -132,17 +133,17 @@ def rename_with(side: Side, source: str, target: str, flags: int) -> None:
 
 def exchange(side: Side, source: str, target: str) -> None:
     rename_with(side, source, target, RENAME_EXCHANGE)
-    side.undo = lambda: rename_with(side, source, target, RENAME_EXCHANGE)
+    side.undo = "exchange", source, target
 
 
 def link(side: Side, source: str, target: str) -> None:
     os.link(side.at(source), side.at(target), follow_symlinks=False)
-    side.undo = lambda: os.unlink(side.at(target))
+    side.undo = "unlink", target
 
 
 def make_fifo(side: Side, path: str) -> None:
     os.mkfifo(side.at(path), 0o600)
-    side.undo = lambda: os.unlink(side.at(path))
+    side.undo = "unlink", path
 
 
 def unnamed(side: Side, path: str) -> None:
@@ -151,7 +152,7 @@ def unnamed(side: Side, path: str) -> None:
 
 def set_xattr(side: Side, path: str, value: bytes) -> None:
     os.setxattr(side.at(path), "user.twin", value)
-    side.undo = lambda: os.removexattr(side.at(path), "user.twin")
+    side.undo = "removexattr", path
 
 
 def list_directory(side: Side, path: str) -> list[tuple[str, bool]]:

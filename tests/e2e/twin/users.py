@@ -22,6 +22,7 @@ class User:
 
     def __init__(self, uid: int) -> None:
         context = multiprocessing.get_context("fork")
+        self._local = Side(Path())
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(uid, theirs), daemon=True)
         self.process.start()
@@ -29,6 +30,7 @@ class User:
 
     def begin(self, local: Path, mount: Path) -> None:
         """Use two other directories; what is open is closed."""
+        self._local = Side(local)
         self.call("begin", local, mount)
 
     def call(self, name: str, *arguments: Any) -> tuple[Result, Result]:
@@ -36,9 +38,11 @@ class User:
         self._connection.send((name, arguments))
         if not self._connection.poll(60):
             raise AssertionError(f"{name}{arguments} hangs")
-        answer = self._connection.recv()
-        assert isinstance(answer, tuple)
-        return answer[0], answer[1]
+        here, there, undo = self._connection.recv()
+        if undo is not None:
+            # The two stay twins. The user may not be allowed to take back what he did.
+            assert not perform(self._local, undo[0], undo[1:]).error
+        return here, there
 
     def close(self) -> None:
         self._connection.close()
@@ -61,15 +65,13 @@ def _serve(uid: int, connection: Connection) -> None:
             for side in sides:
                 side.close_all()
             sides = [Side(root) for root in arguments]
-            connection.send((Result(), Result()))
+            connection.send((Result(), Result(), None))
             continue
         local, mount = (perform(side, name, arguments) for side in sides)
+        undo = None
         if local != mount and any(difference.allows(name, local, mount) for difference in DIFFERENCES):
-            # The two stay twins: what only the local directory did is taken back.
-            if sides[0].undo is not None:
-                sides[0].undo()
-            mount = local
-        connection.send((local, mount))
+            mount, undo = local, sides[0].undo
+        connection.send((local, mount, undo))
 
 
 @contextmanager
