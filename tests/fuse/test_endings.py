@@ -171,12 +171,11 @@ def refused(command: tuple[str, ...], m: Mounted, family: list[int], writers: Wr
     [
         (signalled, signal.SIGTERM),
         (signalled, signal.SIGINT),
-        (lazily, ("umount", "-l")),
         (lazily, ("fusermount3", "-u", "-z")),
-        (refused, ("umount",)),
         (refused, ("fusermount3", "-u")),
+        *([(lazily, ("umount", "-l")), (refused, ("umount",))] if os.geteuid() == 0 else []),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, tuple) else getattr(value, "name", "ended"),
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else getattr(value, "name", "ends"),
 )
 def test_L2_W1_W3_heavy_writing_ends_without_a_loss(
     make_mount: Callable[..., Mounted], end: Callable[..., None], how: object
@@ -282,7 +281,9 @@ def test_L1_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) -> 
     m.path.mkdir()
     state = tmp_path / "state"
     state.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", state], check=True)
+    mounted = os.geteuid() == 0 and not run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", state).returncode
+    if not mounted:
+        state.chmod(0o500)  # root would not notice
     try:
         done = subprocess.run(
             [sys.executable, "-m", "mscfs.cli.main", "mount", "--config", m.config, "data", m.path],
@@ -293,7 +294,8 @@ def test_L1_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) -> 
             check=False,
         )
     finally:
-        subprocess.run(["umount", state], check=True)
+        if mounted:
+            subprocess.run(["umount", state], check=True)
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"mscfs: {state}/mscfs")
     assert "XDG_STATE_HOME" in line
