@@ -118,7 +118,7 @@ class Files(Changes):
         self._check_writable()
         async with inode.lock:
             staging = await self._staging(inode)
-            self._area.reserve(staging, offset + len(data))
+            self._area.reserve(staging, offset + len(data), len(data))
             written = staging.write(offset, data)
             inode.overrides.mtime_ns = time.time_ns()
             self._uploads.written(inode, staging)

@@ -112,6 +112,24 @@ class Namespace:
             yield
             self.deferred.pop(key, None)
 
+    def written_in_vain(self, inode: Inode) -> None:
+        """What was written to a file did not reach the primary, and is not here any more.
+
+        The kernel believes its size and time: what the primary holds gets an inode of its own. Where it holds nothing,
+        the name would show an empty file, and goes.
+        """
+        parent, name = inode.parent, inode.name
+        if parent is None or inode.detached:
+            return
+        self.table.detach(inode)
+        if inode.metadata is not None:
+            successor = self.table.add(parent, name, inode.kind)
+            successor.overrides = inode.overrides
+            successor.metadata, successor.checked, successor.change = inode.metadata, inode.checked, inode.change
+            self.table.hold(parent, successor)
+            self.table.drop_if_idle(successor)
+        inode.checked = float("-inf")
+
     def removed(self, parent: Inode, name: str) -> None:
         """A name was taken away here."""
         self._serial += 1

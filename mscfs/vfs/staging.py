@@ -14,6 +14,9 @@ from mscfs.types import Version
 from mscfs.vfs.staging_log import Staged, StagedState, StagingLog
 from mscfs.vfs.streams import Stream
 
+LEFT_FREE = 4 << 20
+"""Bytes of the disk that staging leaves to the journal: a full one could not record what would make room again."""
+
 
 class StagingFile:
     """One file's content while it is written, and until its last handle closes.
@@ -83,8 +86,8 @@ class StagingFile:
     def sending(self, key: str) -> None:
         """It is complete, and on its way to `key`; raises OSError when that cannot be noted on disk."""
         self.key = key
-        self._note("sending")
         self._is_sending = True
+        self._note("sending")
 
     def renamed(self, key: str) -> None:
         """It is going to be the content of `key`; raises OSError when that cannot be noted on disk."""
@@ -169,10 +172,17 @@ class StagingArea:
         self._files.add(staging)
         return staging
 
-    def reserve(self, staging: StagingFile, end: int) -> None:
-        """Make sure that `staging` may grow to `end` bytes; raises NoSpaceError when the limit is reached."""
+    def reserve(self, staging: StagingFile, end: int, size: int = 0) -> None:
+        """Make sure that `staging` may grow to `end` bytes, of which `size` are written now.
+
+        Raises NoSpaceError when the limit is reached, or the disk has little room beside: what the journal needs.
+        """
         if self._limit and end > staging.size and self.bytes - staging.size + end > self._limit:
             raise NoSpaceError(f"the staging limit of {self._limit} bytes is reached: wait for uploads or raise it")
+        if size:
+            disk = os.fstatvfs(staging.fd)
+            if disk.f_bavail * disk.f_frsize < size + LEFT_FREE:
+                raise NoSpaceError(f"the disk under {self.directory} has less than {LEFT_FREE} bytes free")
 
     def discard(self, staging: StagingFile) -> None:
         """Close a staging file that is not needed any more."""

@@ -78,8 +78,10 @@ class Uploads:
     async def _upload(self, inode: Inode, staging: StagingFile) -> None:
         key, changes = inode.key, staging.changes
         # Nothing is forced to disk here: it would cost more than the upload. Until this is acknowledged only a crash of
-        # the process, which the page cache survives, is covered (W4).
-        staging.sending(key)
+        # the process, which the page cache survives, is covered (W4). With a full disk it goes on without: the upload
+        # is what makes room, and a crash meanwhile leaves content that is kept as not closed.
+        with suppress(OSError):
+            staging.sending(key)
         metadata = await self._user_metadata(key, inode.metadata, staging.mode)
         try:
             written = await self._send(key, staging, metadata)
@@ -171,9 +173,8 @@ class Uploads:
                 "%s was not uploaded: %s; its content is kept in %s", inode.key, error, staging.path
             )
         await self.discard(inode)
-        if staging.kept and inode.metadata is None:
-            # It is nowhere but in the state directory, and its name would show an empty file.
-            self._namespace.table.detach(inode)
+        if staging.kept:
+            self._namespace.written_in_vain(inode)
 
     async def discard(self, inode: Inode) -> None:
         """Give up an inode's staging file; its row goes too unless it is kept."""

@@ -97,7 +97,12 @@ async def test_R2_pages_of_what_could_not_be_uploaded_are_not_kept(tmp_path):
             await w.fs.flush(handle)
         await w.fs.release(handle)
         w.transport.before = None
-        handle, keep = await w.fs.open(number, os.O_RDONLY)
+        with pytest.raises(OSError) as error:
+            await w.fs.open(number, os.O_RDONLY)
+        assert error.value.errno == errno.ESTALE  # the kernel looks it up again, and forgets the size it knows
+        found = await w.fs.lookup(ROOT, "a")
+        assert (found.number != number, found.size) == (True, 3)
+        handle, keep = await w.fs.open(found.number, os.O_RDONLY)
         assert not keep
         assert bytes(await w.fs.read(handle, 0, 10)) == b"old"
         await w.fs.release(handle)
@@ -356,7 +361,7 @@ async def test_W7_a_file_renamed_before_its_upload_is_kept_under_its_new_name(tm
 
 
 @pytest.mark.parametrize("state", ["writing", "sending", "sent"])
-async def test_W1_a_full_disk_under_the_staging_log_fails_the_call_and_loses_nothing(tmp_path, monkeypatch, state):
+async def test_W6_a_full_disk_under_the_staging_log_fails_writes_and_no_upload(tmp_path, monkeypatch, state):
     async with world(tmp_path) as w:
         put(w.store("primary") / "a", b"old")
         handle, _ = await w.fs.open((await w.fs.lookup(ROOT, "a")).number, os.O_RDWR)
@@ -368,21 +373,60 @@ async def test_W1_a_full_disk_under_the_staging_log_fails_the_call_and_loses_not
             real(log, staged)
 
         monkeypatch.setattr(StagingLog, "write", full)
-        if state == "sent":  # nobody relies on that line: after a crash the primary is compared
+        if state == "writing":
+            with pytest.raises(OSError, match="no room") as error:
+                await w.fs.write(handle, 0, b"n")
+            assert error.value.errno == errno.ENOSPC
+            assert bytes(await w.fs.read(handle, 0, 9)) == b"old"
+            monkeypatch.undo()
+            await w.fs.write(handle, 0, b"n")
+        elif state == "sent":
             monkeypatch.setattr(StagingLog, "write", real)
             await w.fs.write(handle, 0, b"n")
             monkeypatch.setattr(StagingLog, "write", full)
-            await w.fs.flush(handle)
-            assert on_disk(w) == [("sending", "a", "update")]
         else:
-            if state == "sending":
-                await w.fs.write(handle, 0, b"n")
-            with pytest.raises(OSError, match="no room") as error:
-                await (w.fs.write(handle, 0, b"n") if state == "writing" else w.fs.flush(handle))
-            assert error.value.errno == errno.ENOSPC
-            assert bytes(await w.fs.read(handle, 0, 9)) == (b"old" if state == "writing" else b"nld")
-            monkeypatch.undo()
             await w.fs.write(handle, 0, b"n")
-            await w.fs.flush(handle)
+        await w.fs.flush(handle)  # nobody relies on the other two: the upload makes room
+        assert on_disk(w) == [("sending" if state == "sent" else "sent", "a", "update")]
         assert (w.store("primary") / "a").read_bytes() == b"nld"
         await w.fs.release(handle)
+
+
+async def test_W6_the_last_room_of_the_disk_is_left_to_the_journal(tmp_path, monkeypatch):
+    async with world(tmp_path) as w:
+        handle = await create(w, "a", b"fits")
+        monkeypatch.setattr("mscfs.vfs.staging.LEFT_FREE", 1 << 60)
+        with pytest.raises(NoSpaceError, match="free"):
+            await w.fs.write(handle, 4, b" no more")
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        assert (w.store("primary") / "a").read_bytes() == b"fits"
+
+
+@pytest.mark.parametrize("name", ["new", "old"])
+async def test_W6_a_state_directory_that_became_read_only_fails_writes_and_harms_nothing(tmp_path, monkeypatch, name):
+    async with world(tmp_path) as w:
+        put(w.store("primary") / "old", b"old")
+
+        def read_only(*_: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        monkeypatch.setattr("mscfs.vfs.staging.StagingFile.__init__", read_only)
+
+        async def change() -> None:
+            if name == "new":
+                await create(w, name)
+            else:
+                handle, _ = await w.fs.open((await w.fs.lookup(ROOT, name)).number, os.O_RDWR)
+                try:
+                    await w.fs.write(handle, 0, b"new")
+                finally:
+                    await w.fs.release(handle)
+
+        with pytest.raises(OSError, match="Read-only") as error:
+            await change()
+        assert error.value.errno == errno.EROFS
+        assert await read_file(w.fs, (await w.fs.lookup(ROOT, "old")).number) == b"old"
+        monkeypatch.undo()
+        await change()
+        assert w.parts.journal.uploads() == []
