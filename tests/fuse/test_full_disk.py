@@ -23,6 +23,8 @@ from tests.fuse.mounting import (
     write_config,
 )
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="capability: only root can mount a small disk")
+
 KIB = 1 << 10
 MIB = 1 << 20
 DISK = 16 * MIB
