@@ -98,6 +98,26 @@ class Namespace:
             self.table.hold(parent, inode)
             if metadata is not None:
                 self._tell(parent, inode.name, metadata, self._clock())
+        elif metadata is not None and not inode.deleted:
+            self._replaced(metadata)
+
+    def _replaced(self, metadata: ObjectMetadata) -> None:
+        """An inode that had lost its name to a change elsewhere was written: what the name means is asked anew (R2)."""
+        *above, name = metadata.key.split("/")
+        parent = self.table.root
+        for segment in above:
+            directory = self.table.child(parent, segment)
+            if directory is None or not directory.is_directory:
+                return
+            parent = directory
+        child = self.table.child(parent, name)
+        if child is not None:
+            if is_local(child):
+                return
+            self.table.detach(child)
+        self.removed(parent, name)
+        parent.listing = None
+        self._tell(parent, name, metadata, self._clock())
 
     @asynccontextmanager
     async def replacing(self, key: str) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
 from tests.vfs.inline import world
 from tests.vfs.test_data import open_file
-from tests.vfs.test_names import ME, names, put, read_directory, write_file
+from tests.vfs.test_names import ME, names, put, read_directory, read_file, write_file
 
 
 async def test_R2_a_file_made_after_a_listing_is_found_after_the_kernel_forgot_it(tmp_path):
@@ -194,3 +194,28 @@ async def test_W8_an_open_file_is_read_on_after_its_name_is_taken_anew(tmp_path,
         await w.fs.release(h)
         assert "a" in await names(w.fs)
         assert w.parts.journal.deletes() == []
+
+
+@pytest.mark.parametrize("elsewhere", [b"another", None])
+async def test_R2_W5_a_file_emptied_and_written_after_it_was_changed_elsewhere_is_what_its_name_shows(
+    tmp_path, elsewhere
+):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        primary = w.parts.manager.primary
+        await write_file(w.fs, ROOT, "a", b"one")
+        handle = await open_file(w, "a", os.O_RDWR)
+        number = (await w.fs.lookup(ROOT, "a")).number
+        if elsewhere is None:
+            primary.delete("a")
+        else:
+            primary.put("a", elsewhere)
+        with pytest.raises(OSError):
+            await w.fs.open(number, os.O_RDONLY | os.O_DIRECT)
+        await names(w.fs)
+        await w.fs.set_attributes(number, Change(size=0))
+        await w.fs.write(handle, 0, b"mine")
+        await w.fs.flush(handle)  # replaced as a whole: the last writer wins
+        assert primary.get("a").read_all() == b"mine"
+        assert await read_file(w.fs, (await w.fs.lookup(ROOT, "a")).number) == b"mine"
+        await w.fs.release(handle)
+        assert await names(w.fs) == ["a"]
