@@ -40,6 +40,8 @@ class StagingFile:
         self.dirty = False
         self.kept = False
         """Its upload failed: it stays on disk for the next mount or a person, whatever happens here."""
+        self.in_doubt = False
+        """An upload failed in such a way that the primary may hold it all the same."""
         self.size = 0
         self.row: int | None = None
         """Its row in the journal, once an upload failed."""
@@ -125,7 +127,7 @@ class StagingFile:
 
     def uploaded(self, version: Version, changes: int) -> None:
         """The primary holds what was there at `changes`. From now on only onto that version."""
-        self.base, self.mode = version, "update"
+        self.base, self.mode, self.in_doubt = version, "update", False
         self.stream, self._written_to = None, 0
         if self.changes == changes:
             self.dirty = self._is_sending = False

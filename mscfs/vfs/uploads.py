@@ -86,6 +86,7 @@ class Uploads:
         try:
             written = await self._send(key, staging, metadata)
         except StorageError as error:
+            staging.in_doubt = staging.in_doubt or error.transient
             await self._run_blocking(self._keep, key, staging, error)
             raise
         # Whatever fails from here on: this is what the primary holds, and what the next attempt replaces.
@@ -111,8 +112,8 @@ class Uploads:
             metadata=metadata,
             if_absent=False,
             expected=expected,
-            # The parts may have become the object although nobody told us.
-            repeated=stream is not None,
+            # The parts, or an attempt before, may have become the object although nobody told us.
+            repeated=stream is not None or staging.in_doubt,
         )
 
     def _keep(self, key: str, staging: StagingFile, error: StorageError) -> None:

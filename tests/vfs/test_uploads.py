@@ -430,3 +430,27 @@ async def test_W6_a_state_directory_that_became_read_only_fails_writes_and_harms
         monkeypatch.undo()
         await change()
         assert w.parts.journal.uploads() == []
+
+
+async def test_W5_an_upload_whose_answer_was_lost_is_no_conflict_when_the_file_is_closed_again(tmp_path, monkeypatch):
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        await write_file(w.fs, ROOT, "a", b"one")
+        handle, _ = await w.fs.open((await w.fs.lookup(ROOT, "a")).number, os.O_RDWR)
+        await w.fs.write(handle, 0, b"two")
+        real = w.transport.upload
+
+        async def lose_the_answer(*arguments, **named):
+            await real(*arguments, **named)
+            raise StoreUnavailableError("connection reset", store="data")
+
+        monkeypatch.setattr(w.transport, "upload", lose_the_answer)
+        with pytest.raises(OSError, match="reset"):
+            await w.fs.flush(handle)
+        monkeypatch.undo()
+        assert w.parts.manager.primary.get("a").read_all() == b"two"
+        await w.fs.flush(handle)
+        await w.fs.write(handle, 3, b"!")
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        assert w.parts.manager.primary.get("a").read_all() == b"two!"
+        assert w.parts.journal.uploads() == []
