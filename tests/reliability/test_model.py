@@ -185,6 +185,9 @@ class Mounts(RuleBasedStateMachine):
             raise AssertionError("open does not come to an end")
         view = self.views[at]
         node = view.nodes.get(found.number)
+        if node is None and self.is_down and name in self.foreign:
+            self.ask(at, self.hosts[at].fs.release, handle)  # what a replica alone knows is nobody's truth
+            return
         if node is None:
             node = view.nodes[found.number] = Node(name, found.number, list(believable))
         elif not node.is_dirty and not node.is_new:
