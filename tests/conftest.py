@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import secret_scan
 
 pytest.register_assert_rewrite("tests.providers.contract")
 
@@ -15,6 +18,7 @@ pytest_plugins = [
     "tests.emulators.fault_proxy",
     "tests.emulators.gcs",
     "tests.emulators.s3",
+    "tests.secret_scan",
 ]
 
 _LEAKING_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR", "MSC_", "MSCFS_")
@@ -22,8 +26,11 @@ _SYSTEMD_DIRECTORIES = ("STATE_DIRECTORY", "CACHE_DIRECTORY", "RUNTIME_DIRECTORY
 
 
 @pytest.fixture(autouse=True)
-def isolated_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own for every test: no state, configuration or credentials of the machine leak in or out."""
+def isolated_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of its own for every test: no state, configuration or credentials of the machine leak in or out.
+
+    What mounts have logged there is searched for secrets (contract L5).
+    """
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
         if name.startswith(_LEAKING_PREFIXES) or name in _SYSTEMD_DIRECTORIES:
@@ -40,4 +47,6 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(home / "etc"))
     # The SDKs would otherwise ask the metadata service of a cloud machine, and wait for it.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return home
+    yield home
+    for log in home.rglob("*.log"):
+        assert secret_scan.find(log.read_text(errors="replace")) is None, f"a secret is in {log}"
