@@ -9,6 +9,7 @@ from typing import Literal
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STAMP_FORMAT = "1"
+_LATEST_NS = 1 << 63
 
 ObjectType = Literal["file", "directory", "symlink"]
 
@@ -44,9 +45,13 @@ class Version:
         if len(parts) != 4 or parts[0] != _STAMP_FORMAT:
             return None
         try:
-            return cls(size=int(parts[1]), modified_ns=int(parts[2]), tag=parts[3])
+            size, modified_ns = int(parts[1]), int(parts[2])
         except ValueError:
             return None
+        # Beyond that it is no time that a clock of ours could tell.
+        if size < 0 or not 0 <= modified_ns < _LATEST_NS:
+            return None
+        return cls(size=size, modified_ns=modified_ns, tag=parts[3])
 
 
 STAMP_KEY = "mscfsversion"

@@ -28,7 +28,7 @@ from mscfs.replicas.source import Replica, Source
 from mscfs.replicas.step import bring_up_to_date
 from mscfs.types import ByteRange
 from tests.emulators.fault_proxy import FaultProxy, through
-from tests.emulators.faults import Fault, in_object, reset, stall, status, truncate, wrong_length
+from tests.emulators.faults import Fault, corrupt, in_object, reset, stall, status, truncate, wrong_length
 
 pytestmark = pytest.mark.emulator
 
@@ -146,3 +146,25 @@ def test_R5_a_source_that_fails_at_a_byte_is_replaced_there(
     requests = [request for name in ORDER[:victims] for request in world.proxies[name].asked("GET", "k")]
     asked = [request.offset for request in requests if request.headers.keys() & {"range", "x-ms-range"}]
     assert asked == sorted(asked)
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "sdk"])
+def test_R4_a_copy_whose_bytes_were_changed_on_the_way_is_made_again(
+    gcs_server: Any, fault_proxy: Callable[[str], FaultProxy], tmp_path: Path, native: bool
+) -> None:
+    """Where both stores tell an MD5."""
+    proxy = fault_proxy(gcs_server.url)
+    buckets = {name: gcs_server.new_bucket() for name in ORDER}
+    for bucket in buckets.values():
+        bucket["storage_provider"]["options"]["rust_client"] = native
+    behind = _opened(buckets)
+    providers = _opened({**buckets, "primary": through(buckets["primary"], proxy)})
+    manager = ReplicaManager(
+        Source("primary", providers["primary"]), [Replica("one", providers["one"])], Journal(tmp_path / "journal.db")
+    )
+    behind["primary"].put("k", BODY)
+    data = lambda request: native or request.query.get("alt") == "media"  # noqa: E731 - and not the metadata
+    with proxy.failing(corrupt(at=5), "GET", "k", times=1, where=data):
+        bring_up_to_date(manager, "one", "k")
+    assert behind["one"].get("k").read_all() == BODY
+    manager.close()
