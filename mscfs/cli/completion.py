@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import typer
+
 from mscfs.config.load import load_config
-from mscfs.errors import ConfigError
+from mscfs.errors import ConfigError, MscfsError
 from mscfs.telemetry import registry
 
 
@@ -23,3 +25,23 @@ def mountpoints(incomplete: str) -> list[str]:
 def profiles_and_mountpoints(incomplete: str) -> list[str]:
     """For commands that take either."""
     return [*mountpoints(incomplete), *profiles(incomplete)]
+
+
+def left_behind(context: typer.Context, incomplete: str) -> list[str]:
+    """The IDs of `mscfs recover`, of the profile that stands before."""
+    from mscfs.store import open_store  # noqa: PLC0415 - imports the SDKs of the stores in use
+    from mscfs.vfs.leftbehind import left_behind as find  # noqa: PLC0415
+
+    try:
+        manager = open_store(load_config(), context.params.get("profile") or "")
+    except MscfsError:
+        return []
+    try:
+        journal = manager.journal
+        if journal is None or not journal.path.exists():
+            return []
+        return [str(content.id) for content in find(journal) if str(content.id).startswith(incomplete)]
+    except MscfsError:
+        return []
+    finally:
+        manager.close()

@@ -1,12 +1,16 @@
-"""`mscfs recover`: what a crash left unsent, and what must not be sent because the object is another one by now."""
+"""`mscfs recover`: what a crash or an outage left unsent, in the hands of a person."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,89 +22,292 @@ from mscfs.cli.mount import ConfigFile
 from mscfs.cli.program import examples, note, printable
 from mscfs.cli.status_view import human_size
 from mscfs.config.load import load_config
-from mscfs.errors import UsageError
+from mscfs.errors import NotFoundError, StorageError, UsageError
 from mscfs.journal import Journal, PendingUpload
+from mscfs.replicas.manager import ReplicaManager
+from mscfs.vfs.leftbehind import bring_home, claimed, forget, left_behind
+from mscfs.vfs.recovery import adopt
+
+NEXT_MOUNT = "the next mount uploads it"
+
+Profile = Annotated[
+    str, typer.Argument(metavar="PROFILE", help="The profile it was written to.", autocompletion=completion.profiles)
+]
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ID...", help="Which, as `list` shows them.", autocompletion=completion.left_behind),
+]
+All = Annotated[bool, typer.Option("--all", help="Everything that is listed.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+app = typer.Typer(
+    help="Contents that were written and are not on the primary: after a crash, or while it was down.\n\n"
+    "The next mount uploads by itself what still fits; nothing is ever dropped or sent over something newer by itself.",
+    no_args_is_help=True,
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=examples("mscfs recover training-data", "mscfs recover training-data --save ./rescued"))(recover)
+def register(parent: typer.Typer) -> None:
+    """Add the group of commands."""
+    parent.add_typer(app, name="recover")
 
 
-def recover(
-    profile: Annotated[
-        str,
-        typer.Argument(metavar="PROFILE", help="The profile it was written to.", autocompletion=completion.profiles),
-    ],
+@app.command("list", epilog=examples("mscfs recover list training-data", "mscfs recover list training-data --json"))
+def list_(profile: Profile, *, as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+    """Show what there is, oldest first, and why it is not on the primary."""
+    with _opened(profile, config_file) as place:
+        if as_json:
+            _print_json([_document(content) for content in place.contents])
+        else:
+            _show_table(place.contents)
+
+
+@app.command(epilog=examples("mscfs recover show training-data 12"))
+def show(
+    profile: Profile,
+    identifier: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.left_behind)],
     *,
-    save: Annotated[
-        str | None, typer.Option("--save", metavar="DIRECTORY", help="Move it there, and forget it here.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     config_file: ConfigFile = None,
 ) -> None:
-    """List contents that were written and kept: after a crash the object was another one, or nobody closed the file.
+    """Show one content beside what the primary holds now."""
+    with _opened(profile, config_file) as place:
+        (content,) = place.chosen([identifier])
+        found = _document(content) | {"primary": place.on_primary(content.key)}
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for name, value in found.items():
+        table.add_row(Text(name, style="dim"), Text(printable(_described(name, value))))
+    Console(highlight=False, soft_wrap=True).print(table)
 
-    The next mount uploads by itself what was unsent and still fits; this is what does not. Nothing here is ever
-    dropped or sent by itself: save it, compare, and copy what you want with `mscfs cp`.
+
+@app.command(
+    epilog=examples(
+        "mscfs recover upload training-data 12 13",
+        "mscfs recover upload training-data --all",
+        "mscfs recover upload training-data 12 --overwrite",
+        "mscfs recover upload training-data 12 --key rescued/model.bin",
+    )
+)
+def upload(
+    profile: Profile,
+    identifiers: Ids = None,
+    *,
+    everything: All = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what the primary holds, whoever wrote it since.")
+    ] = False,
+    key: Annotated[
+        str, typer.Option("--key", metavar="KEY", help="Upload it under this key, which must be free.")
+    ] = "",
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Upload contents, each if the primary still holds what it was made from.
+
+    What fails stays and does not stop the rest; the exit code tells.
     """
+
+    def act(place: _Place, content: PendingUpload) -> str:
+        written, _ = bring_home(place.manager, place.journal, content, key=key, overwrite=overwrite)
+        return written.key
+
+    with _opened(profile, config_file) as place:
+        contents = place.chosen(identifiers, everything=everything)
+        if key and len(contents) != 1:
+            raise UsageError("--key goes with one ID")
+        place.each(contents, act, "uploaded", as_json=as_json)
+
+
+@app.command(
+    epilog=examples("mscfs recover discard training-data 12", "mscfs recover discard training-data --all --yes")
+)
+def discard(
+    profile: Profile,
+    identifiers: Ids = None,
+    *,
+    everything: All = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Delete contents for good."""
+
+    def act(place: _Place, content: PendingUpload) -> str:
+        forget(place.journal, content)
+        return content.key
+
+    with _opened(profile, config_file) as place:
+        contents = place.chosen(identifiers, everything=everything)
+        if contents and not yes:
+            _show_table(contents, stderr=True)
+            typer.confirm("Delete for good what is listed above?", abort=True, err=True)
+        place.each(contents, act, "discarded", as_json=as_json)
+
+
+@app.command(
+    epilog=examples("mscfs recover save training-data ./rescued", "mscfs recover save training-data ./rescued 12")
+)
+def save(
+    profile: Profile,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Made if it is not there.")],
+    identifiers: Ids = None,
+    *,
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Move contents, all or those named, into a directory of yours, under their keys."""
+
+    def act(place: _Place, content: PendingUpload) -> str:
+        target = directory / _inside(content.key)
+        if target.exists():
+            raise UsageError(f"{target} exists: choose another directory")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Moved first, forgotten then: after a crash in between, the next recovery forgets what is not there any more.
+        with claimed(place.journal, content):
+            shutil.move(content.staging, target)
+            place.journal.drop_upload(content.id)
+        return str(target)
+
+    with _opened(profile, config_file) as place:
+        place.each(place.chosen(identifiers, everything=not identifiers), act, "saved", as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A profile's state directory and its primary."""
+
+    manager: ReplicaManager
+    journal: Journal
+    contents: Sequence[PendingUpload]
+
+    def chosen(self, identifiers: Sequence[str] | None, *, everything: bool = False) -> Sequence[PendingUpload]:
+        if everything:
+            if identifiers:
+                raise UsageError("--all goes without IDs")
+            return self.contents
+        if not identifiers:
+            raise UsageError("say which: an ID as `mscfs recover list` shows it, or --all")
+        by_id = {str(content.id): content for content in self.contents}
+        unknown = [identifier for identifier in identifiers if identifier not in by_id]
+        if unknown:
+            raise UsageError(f"there is no {unknown[0]!r}: `mscfs recover list` shows what there is")
+        return [by_id[identifier] for identifier in dict.fromkeys(identifiers)]
+
+    def on_primary(self, key: str) -> dict[str, Any] | None:
+        """What the primary holds under a key; None: nothing, or it cannot be asked."""
+        try:
+            present = self.manager.primary.head(key) if key else None
+        except NotFoundError:
+            return None
+        except StorageError as error:
+            return {"error": str(error)}
+        if present is None:
+            return None
+        return {"size": present.content_length, "modified": present.last_modified.timestamp()}
+
+    def each(
+        self,
+        contents: Sequence[PendingUpload],
+        act: Callable[[_Place, PendingUpload], str],
+        done: str,
+        *,
+        as_json: bool,
+    ) -> None:
+        """Do something with each; what fails does not stop the rest, and is raised at the end."""
+        results: list[dict[str, str]] = []
+        failed: StorageError | UsageError | None = None
+        for content in contents:
+            try:
+                where = act(self, content)
+            except (StorageError, UsageError) as error:
+                failed = failed or error
+                results.append({"id": str(content.id), "key": content.key, "error": str(error)})
+                if not as_json and len(contents) > 1:
+                    note(f"{content.id}: {error}")
+            else:
+                results.append({"id": str(content.id), "key": content.key, done: where})
+                if not as_json:
+                    note(f"{done} {where}")
+        if as_json:
+            _print_json(results)
+        if failed is not None:
+            raise failed
+
+
+@contextmanager
+def _opened(profile: str, config_file: Path | None) -> Iterator[_Place]:
     from mscfs.store import open_store  # noqa: PLC0415 - imports the SDKs of the stores in use
 
     manager = open_store(load_config(config_file), profile)
     try:
         journal = manager.journal
-        kept = _kept(journal) if journal is not None and journal.path.exists() else []
-        if as_json:
-            print(json.dumps([_document(upload) for upload in kept], indent=2))  # noqa: T201 - the answer
-        elif save is None:
-            _show(kept)
-        if save is not None and journal is not None:
-            _save(journal, kept, Path(save))
+        assert journal is not None
+        staging = journal.path.parent / "staging"
+        if staging.is_dir():
+            adopt(journal, staging)
+        yield _Place(manager, journal, left_behind(journal) if journal.path.exists() else [])
     finally:
         manager.close()
 
 
-def _kept(journal: Journal) -> list[PendingUpload]:
-    return [upload for upload in journal.uploads() if upload.problem and upload.staging.exists()]
-
-
-def _document(upload: PendingUpload) -> dict[str, object]:
-    status = upload.staging.stat()
+def _document(content: PendingUpload) -> dict[str, Any]:
+    status = content.staging.stat()
     return {
-        "key": upload.key,
+        "id": str(content.id),
+        "key": content.key,
         "size": status.st_size,
         "written": status.st_mtime,
-        "problem": upload.problem,
-        "file": str(upload.staging),
+        "problem": content.problem,
+        "base": content.base.token if content.base is not None else None,
+        "file": os.fspath(content.staging),
     }
 
 
-def _show(kept: list[PendingUpload]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    if not kept:
-        console.print("nothing was kept")
+def _described(name: str, value: object) -> str:
+    if name == "written" and isinstance(value, float):
+        return f"{_moment(value)} UTC"
+    if name == "problem":
+        return str(value or NEXT_MOUNT)
+    if name == "base":
+        return str(value or "nothing: the file was new")
+    if isinstance(value, dict):
+        if "error" in value:
+            return f"cannot be asked: {value['error']}"
+        return f"{human_size(value['size'])}, written {_moment(value['modified'])} UTC"
+    if name == "primary":
+        return "nothing"
+    return human_size(value) if isinstance(value, int) else str(value)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _show_table(contents: Sequence[PendingUpload], *, stderr: bool = False) -> None:
+    console = Console(highlight=False, soft_wrap=True, stderr=stderr)
+    if not contents:
+        console.print("nothing was left behind")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("key", "size", "written (UTC)", "why it was kept"):
-        table.add_column(column, no_wrap=True)
-    for upload in kept:
-        status = upload.staging.stat()
-        written = datetime.fromtimestamp(status.st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(Text(printable(upload.key)), human_size(status.st_size), written, Text(printable(upload.problem)))
+    for column in ("id", "key", "size", "written (UTC)", "why it is not on the primary"):
+        table.add_column(column, overflow="fold", no_wrap=column not in {"key", "why it is not on the primary"})
+    for content in contents:
+        status = content.staging.stat()
+        table.add_row(
+            str(content.id),
+            Text(printable(content.key)),
+            human_size(status.st_size),
+            _moment(status.st_mtime),
+            Text(printable(content.problem or NEXT_MOUNT)),
+        )
     console.print(table)
-    console.print(Text("Save it with --save DIRECTORY, then copy what you want with `mscfs cp`.", style="dim"))
 
 
-def _save(journal: Journal, kept: list[PendingUpload], directory: Path) -> None:
-    """Move first, forget then: after a crash in between, the next recovery forgets what is not there any more."""
-    for upload in kept:
-        target = directory / _inside(upload.key)
-        if target.exists():
-            raise UsageError(f"{target} exists: choose another directory")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(upload.staging, target)
-        journal.drop_upload(upload.id)
-        note(f"saved {target}")
+def _print_json(document: object) -> None:
+    print(json.dumps(document, indent=2))  # noqa: T201 - the answer
 
 
 def _inside(key: str) -> PurePosixPath:

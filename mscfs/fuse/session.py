@@ -34,7 +34,7 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.placement import Placement, locate
 from mscfs.store import load_store, open_store
 from mscfs.vfs.loopdelay import LoopDelay
-from mscfs.vfs.recovery import recover
+from mscfs.vfs.recovery import Recovery
 from mscfs.vfs.transport import RunBlocking
 from mscfs.workers.launch import Launched, fork
 from mscfs.workers.pool import TRANSFER_PROCESSES, WorkerPool
@@ -48,7 +48,11 @@ COLLECTION = (100_000, 20, 100)
 """Thresholds of Python's garbage collector: requests make many objects and no cycles, and inodes live long."""
 
 PATIENCE = 10.0
-"""Seconds that the primary has to answer at the start, if there are replicas to stand in for it."""
+"""Seconds that the primary has to answer at the start, if there are replicas to stand in for it, and then once more for
+what ended mounts left behind to be settled. Whatever takes longer goes on while the mount answers."""
+
+RECOVERY_INTERVAL = 1.0
+"""Seconds between two looks whether the primary is back, when it was down while it was to be asked for recovery."""
 
 PREPARE_AFTER = 0.3
 """Seconds from the announcement until worker processes make clients, unless a request comes first."""
@@ -204,8 +208,13 @@ async def _serve(
                     read_only=request.read_only,
                 )
                 await parts.recorder.open()
+                recovery = Recovery(manager, parts.journal, parts.area.directory.parent)
                 if not request.read_only:
-                    await run_blocking(recover, manager, parts.journal, parts.area.directory.parent)
+                    await run_blocking(recovery.begin)
+                    tried = trio.Event()
+                    background.start_soon(_recover, recovery, run_blocking, tried)
+                    with trio.move_on_after(PATIENCE):
+                        await tried.wait()
                 mount = Mount(request, parts)
                 with _mounted(mount):
                     if not request.read_only:
@@ -223,6 +232,7 @@ async def _serve(
                         background.start_soon(_prepare, pool)
 
                     await _answer(mount, announced, options.shutdown_timeout)
+                recovery.is_ending = True
                 background.cancel_scope.cancel()
             with trio.move_on_after(1.0, shield=True):
                 await parts.replicator.write_gathered()
@@ -287,6 +297,16 @@ async def _stop_on_signal(mount: Mount) -> None:
 def _fetch_processes() -> int:
     """One for every two cores: the rest is needed to answer the kernel and to run the program that reads."""
     return max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+async def _recover(recovery: Recovery, run_blocking: RunBlocking, tried: trio.Event) -> None:
+    """Settle what ended mounts left behind; `tried` when that is done, or has to wait for the primary."""
+    is_settled = await run_blocking(recovery.run)
+    tried.set()
+    while not is_settled:
+        await trio.sleep(RECOVERY_INTERVAL)
+        if recovery.manager.primary_source.health.healthy:
+            is_settled = await run_blocking(recovery.run)
 
 
 async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> None:

@@ -59,6 +59,12 @@ class Database:
         with self._used() as connection:
             return _patiently(connection, sql, parameters).fetchall()
 
+    def check(self) -> None:
+        """Raise StoreUnavailableError when the file is damaged. Reads all of it."""
+        found = self.query("PRAGMA quick_check(1)")
+        if found != [("ok",)]:
+            raise self._damaged(" ".join(str(found[0][0]).split()))
+
     def close(self) -> None:
         """Close this process's connection; the next call opens a new one."""
         with self._lock:
@@ -110,11 +116,14 @@ class Database:
         if code == sqlite3.SQLITE_FULL:
             return NoSpaceError(f"no room for {self._what}")
         if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-            return StoreUnavailableError(
-                f"{self._what} is damaged ({error}): move it away; what the replicas lack is then found by"
-                " reads and syncs"
-            )
+            return self._damaged(error)
         return StoreUnavailableError(f"{self._what} cannot be used: {error}")
+
+    def _damaged(self, reason: object) -> StorageError:
+        return StoreUnavailableError(
+            f"{self._what} is damaged ({reason}): move it away; what the replicas lack is then found by reads and"
+            " syncs, and unsent content stays in `staging` beside it"
+        )
 
     def _pause_for_fork(self) -> None:
         self._lock.acquire()

@@ -72,7 +72,7 @@ class StagedUpload:
 
 @dataclass(frozen=True, slots=True)
 class PendingUpload:
-    """Staged content on its way. `base` is the version it was made from (mode `update`)."""
+    """Staged content on its way. `base` is the version it was made from; None: there was no such object."""
 
     id: int
     key: str

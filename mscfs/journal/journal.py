@@ -46,7 +46,7 @@ from mscfs.journal.entries import (
 from mscfs.journal.process import is_alive, process_token
 from mscfs.types import Version
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
 
@@ -55,7 +55,8 @@ CREATE TABLE IF NOT EXISTS wishes (
   replica TEXT NOT NULL, key BLOB NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, created REAL NOT NULL,
   serial INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL, owner TEXT, error TEXT,
   PRIMARY KEY (replica, key)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS wishes_due ON wishes (replica, due) WHERE owner IS NULL;
+DROP INDEX IF EXISTS wishes_due;
+CREATE INDEX wishes_due ON wishes (replica, due) WHERE owner IS NULL;
 CREATE TABLE IF NOT EXISTS hidden (
   replica TEXT NOT NULL, key BLOB NOT NULL, PRIMARY KEY (replica, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
@@ -84,6 +85,8 @@ ON CONFLICT (replica, key) DO UPDATE SET
   due = CASE WHEN excluded.kind = 'back-fill' THEN due ELSE MIN(due, excluded.due) END,
   size = excluded.size, serial = excluded.serial
 """
+
+_UPLOAD = "id, key, staging, mode, base, problem"
 
 _CLAIM = """
 SELECT due, replica, key, kind, size, serial, attempts FROM wishes WHERE replica = ? AND owner IS NULL AND due <= ?
@@ -314,11 +317,26 @@ class Journal:
 
     def uploads(self, *, orphaned: bool = False) -> list[PendingUpload]:
         """Uploads not finished. With `orphaned` those whose process is gone: they are this process's from now on."""
-        rows = self._rows("uploads", "id", "id, key, staging, mode, base, problem", orphaned=orphaned)
-        return [
-            PendingUpload(row[0], _key(row[1]), Path(os.fsdecode(row[2])), row[3], Version.from_stamp(row[4]), row[5])
-            for row in rows
-        ]
+        return [_upload(row) for row in self._rows("uploads", "id", _UPLOAD, orphaned=orphaned)]
+
+    def uploads_left_behind(self) -> list[PendingUpload]:
+        """Those that no living process has in hand. `claim_upload` takes one, `release_upload` gives it back."""
+        rows = self._database.query(f"SELECT {_UPLOAD}, owner FROM uploads ORDER BY id")  # noqa: S608 - our own words
+        return [_upload(row) for row in rows if not is_alive(row[-1])]
+
+    def claim_upload(self, upload: int) -> bool:
+        """Take an upload into this process's hands; False when it is gone, or in those of another."""
+        with self._database.transaction(durable=False) as connection:
+            owners = connection.execute("SELECT owner FROM uploads WHERE id = ?", (upload,)).fetchall()
+            if not owners or is_alive(owners[0][0]):
+                return False
+            connection.execute("UPDATE uploads SET owner = ? WHERE id = ?", (process_token(), upload))
+            return True
+
+    def release_upload(self, upload: int) -> None:
+        """This process has nothing more to do with an upload: the next mount or a person takes it up."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE uploads SET owner = '' WHERE id = ?", (upload,))
 
     def begin_parts(self, key: str, token: str) -> int:
         """An upload in parts was begun on the primary. Returns the row to finish. Survives kill -9, not a power cut."""
@@ -408,6 +426,10 @@ class Journal:
         rows = self._rows("moves", "id", "id, source, target, state, replaced", orphaned=orphaned)
         return [PendingMove(row[0], _key(row[1]), _key(row[2]), row[3], bool(row[4])) for row in rows]
 
+    def check(self) -> None:
+        """Raise StoreUnavailableError when the file is damaged. Reads all of it."""
+        self._database.check()
+
     def close(self) -> None:
         """Close this process's connection; the next call opens a new one."""
         self._database.close()
@@ -452,6 +474,10 @@ class Journal:
                 [(process_token(), row[0]) for row in rows],
             )
         return rows
+
+
+def _upload(row: tuple[Any, ...]) -> PendingUpload:
+    return PendingUpload(row[0], _key(row[1]), Path(os.fsdecode(row[2])), row[3], Version.from_stamp(row[4]), row[5])
 
 
 def _blob(key: str) -> bytes:

@@ -29,6 +29,7 @@ from mscfs.telemetry.status import (
     StagingStatus,
     StoreState,
 )
+from mscfs.vfs.leftbehind import left_behind
 
 DRAIN_SECONDS = 3600.0
 
@@ -70,7 +71,7 @@ class MountService:
         mount, parts = self._mount, self._mount.parts
         lag = await parts.run_blocking(parts.journal.lag)
         pending = await parts.run_blocking(parts.journal.pending)
-        uploads = await parts.run_blocking(parts.journal.uploads)
+        kept = await parts.run_blocking(left_behind, parts.journal)
         primary = parts.manager.primary_source
         replicas = []
         for replica in parts.manager.replicas:
@@ -113,7 +114,7 @@ class MountService:
             ),
             loop=LoopStatus(mean_delay=mount.loop_delay.mean, worst_delay=mount.loop_delay.worst),
             staging=StagingStatus(files=parts.area.files, bytes=parts.area.bytes),
-            journal=JournalStatus(pending=pending, kept=sum(1 for upload in uploads if upload.problem)),
+            journal=JournalStatus(pending=pending, kept=len(kept)),
             version=version("mscfs"),
             read_only=mount.request.read_only,
             started=mount.started,

@@ -1,18 +1,19 @@
-"""What an ended mount left behind, put right before the next one answers (contract W4, W7, W8)."""
+"""What an ended mount left behind, put right by the next one (contract W4, W7, W8)."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from mscfs.errors import NotFoundError, StorageError, VersionMismatchError
-from mscfs.journal import Journal, PendingDelete, PendingUpload, StagedUpload, is_alive
+from mscfs.errors import StorageError, VersionMismatchError
+from mscfs.journal import Journal, PendingDelete, PendingParts, PendingUpload, StagedUpload, is_alive
 from mscfs.replicas.manager import ReplicaManager
-from mscfs.types import ObjectMetadata
+from mscfs.vfs.leftbehind import InOtherHandsError, bring_home, left_behind
 from mscfs.vfs.renames import settle_rename
 from mscfs.vfs.staging_log import LOG, read_log
 from mscfs.vfs.trees import settle_move
@@ -32,34 +33,114 @@ class Recovered:
     kept: int = 0
 
 
-def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recovered:
-    """Settle uploads, parts, renames, moves and deletes whose process is gone (blocking).
+@dataclass(slots=True)
+class _Work:
+    """Something to settle."""
 
-    `staging` holds one directory a process.
+    key: str
+    settle: Callable[[], None]
+
+
+@dataclass
+class Recovery:
+    """Settles uploads, parts, renames, moves and deletes whose process is gone (blocking).
 
     Nothing is dropped and nothing newer is overwritten: staged content goes to the primary only if that still holds
-    the version it was made from. What a store in trouble prevents stays for the next mount.
+    the version it was made from. `staging` holds one directory a process.
     """
-    result = Recovered()
-    adopt(journal, staging)
-    for upload in journal.uploads(orphaned=True):
-        with _logged(upload.key):
-            _settle_upload(manager, journal, upload, result)
-    for parts in journal.parts(orphaned=True):
-        with _logged(parts.key):
-            manager.primary.abort_upload(parts.key, parts.token)
-            journal.finish_parts(parts.id)
-    for rename in journal.renames(orphaned=True):
-        with _logged(rename.source):
-            settle_rename(manager, journal, rename)
-    for move in journal.moves(orphaned=True):
-        with _logged(move.source):
-            settle_move(manager, journal, move)
-    for delete in journal.deletes(orphaned=True):
-        with _logged(delete.key):
-            _settle_delete(manager, journal, delete)
-    _remove_empty(staging)
-    return result
+
+    manager: ReplicaManager
+    journal: Journal
+    staging: Path
+    result: Recovered = field(default_factory=Recovered)
+    is_ending: bool = False
+    """Set from another thread: settle nothing more."""
+    _is_waiting: bool = False
+    _left: list[_Work] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Find out what there is to do; asks no store. Raises StorageError when the journal cannot be used."""
+        manager, journal = self.manager, self.journal
+        journal.check()
+        adopt(journal, self.staging)
+        for upload in journal.uploads_left_behind():
+            if not upload.staging.exists() and journal.claim_upload(upload.id):
+                journal.drop_upload(upload.id)
+        work = self._left
+        for upload in left_behind(journal):
+            if upload.problem:
+                self.result.kept += 1
+            else:
+                work.append(_Work(upload.key, partial(self._settle_upload, upload)))
+        if self.result.kept:
+            log.warning("%d unsent contents are kept for a person to decide on: `mscfs recover`", self.result.kept)
+        work += [_Work(parts.key, partial(self._settle_parts, parts)) for parts in journal.parts(orphaned=True)]
+        work += [
+            _Work(rename.source, partial(settle_rename, manager, journal, rename))
+            for rename in journal.renames(orphaned=True)
+        ]
+        work += [
+            _Work(move.source, partial(settle_move, manager, journal, move)) for move in journal.moves(orphaned=True)
+        ]
+        work += [_Work(delete.key, partial(self._settle_delete, delete)) for delete in journal.deletes(orphaned=True)]
+
+    def run(self) -> bool:
+        """Settle what can be settled; False when the primary is down: try again when it is back.
+
+        What fails for another reason stays for the next mount.
+        """
+        while self._left and not self.is_ending:
+            work = self._left[0]
+            try:
+                work.settle()
+            except OSError as error:
+                if isinstance(error, StorageError):
+                    self.manager.primary_source.failed(error)
+                    if error.transient:
+                        if not self._is_waiting:
+                            log.warning("%s cannot be settled before the primary answers: %s", work.key, error)
+                        self._is_waiting = True
+                        return False
+                log.warning("%s cannot be settled now, it stays for the next mount: %s", work.key, error)
+            except Exception:
+                log.exception("a bug in settling %s: it stays for the next mount", work.key)
+            del self._left[0]
+        _remove_empty(self.staging)
+        return True
+
+    def _settle_upload(self, upload: PendingUpload) -> None:
+        try:
+            _, was_sent = bring_home(self.manager, self.journal, upload)
+        except InOtherHandsError:
+            return
+        except StorageError as error:
+            if error.transient:
+                raise
+            self.journal.keep_upload(upload.id, error.message)
+            log.error("%s: unsent content is kept in %s: %s", upload.key, upload.staging, error.message)  # noqa: TRY400
+            self.result.kept += 1
+        else:
+            self.result.uploaded += was_sent
+            self.result.found += not was_sent
+
+    def _settle_parts(self, parts: PendingParts) -> None:
+        self.manager.primary.abort_upload(parts.key, parts.token)
+        self.journal.finish_parts(parts.id)
+
+    def _settle_delete(self, delete: PendingDelete) -> None:
+        if all(pending.key != delete.key for pending in self.journal.deletes()):
+            return  # an upload has replaced it meanwhile
+        with contextlib.suppress(VersionMismatchError):  # somebody made it anew
+            self.manager.primary.delete(delete.key, expected=delete.version)
+        self.journal.finish_delete(delete.key, self.manager.deletion_wishes(delete.key))
+
+
+def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recovered:
+    """Settle everything that can be settled now."""
+    recovery = Recovery(manager, journal, staging)
+    recovery.begin()
+    recovery.run()
+    return recovery.result
 
 
 def adopt(journal: Journal, staging: Path) -> None:
@@ -100,64 +181,8 @@ def _adopt(journal: Journal, directory: Path) -> None:
     journal.adopt_uploads(left, directory.name)
 
 
-def _settle_upload(manager: ReplicaManager, journal: Journal, upload: PendingUpload, result: Recovered) -> None:
-    if not upload.staging.exists():
-        journal.drop_upload(upload.id)
-        return
-    if upload.problem:
-        result.kept += 1
-        return
-    present = _head(manager, upload.key)
-    if present is not None and _holds(manager, present, upload.staging):
-        result.found += 1
-    elif (present.version if present is not None else None) == upload.base:
-        written = manager.primary.put(
-            upload.key, upload.staging, if_absent=upload.base is None, expected=upload.base,
-            metadata=present.metadata if present is not None else None,
-        )  # fmt: skip
-        result.uploaded += 1
-        present = written
-    else:
-        journal.keep_upload(upload.id, "the object was changed elsewhere since")
-        log.error("%s: unsent content is kept in %s, the object was changed elsewhere", upload.key, upload.staging)
-        result.kept += 1
-        return
-    journal.finish_upload(upload.id, manager.replication_wishes(upload.key, present.content_length))
-    journal.finish_delete(upload.key)  # of what it replaced, which may have looked just like it
-    upload.staging.unlink()
-
-
-def _settle_delete(manager: ReplicaManager, journal: Journal, delete: PendingDelete) -> None:
-    with contextlib.suppress(VersionMismatchError):  # somebody made it anew
-        manager.primary.delete(delete.key, expected=delete.version)
-    journal.finish_delete(delete.key, manager.deletion_wishes(delete.key))
-
-
-def _holds(manager: ReplicaManager, present: ObjectMetadata, staged: Path) -> bool:
-    """Whether the primary holds exactly the staged bytes: the crash came between the upload and its record."""
-    if present.content_length != staged.stat().st_size:
-        return False
-    with manager.primary.get(present.key, expected=present.version) as content, staged.open("rb") as file:
-        return all(file.read(len(piece)) == piece for piece in content)
-
-
-def _head(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
-    try:
-        return manager.primary.head(key)
-    except NotFoundError:
-        return None
-
-
 def _remove_empty(staging: Path) -> None:
     """Remove the directories of ended processes that hold nothing any more."""
     for directory in staging.iterdir():
         if not is_alive(directory.name) and all(path.name.startswith(LOG) for path in directory.iterdir()):
             shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _logged(key: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # a store's, or the local disk's
-        log.warning("%s cannot be settled now, it stays for the next mount: %s", key, error)

@@ -183,7 +183,8 @@ class Uploads:
         if staging is None:
             return
         try:
-            if staging.row is not None and not staging.kept:
-                await self._run_blocking(self._journal.drop_upload, staging.row)
+            if staging.row is not None:
+                end = self._journal.release_upload if staging.kept else self._journal.drop_upload
+                await self._run_blocking(end, staging.row)
         finally:
             self._area.discard(staging)

@@ -1,65 +1,206 @@
+"""`mscfs recover`: W4. In this process, for a process costs a second; the last test has a real mount."""
+
 import json
+import os
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from mscfs.cli import completion
+from mscfs.cli.app import make_app
 from mscfs.cli.recover import _inside
 from mscfs.config.load import load_config
+from mscfs.errors import ConfigError, StorageError, UsageError, VersionMismatchError
 from mscfs.store import open_store
 
+LOST = "lost+found/1-2-3/2"
 PROBLEM = "the object was changed elsewhere since"
 
 
 @pytest.fixture
-def kept(machine, monkeypatch):
-    """Two contents that recovery kept, as it leaves them."""
+def here(machine, monkeypatch):
+    """The machine's environment in this process."""
     for name, value in machine.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(machine.root)
+    return machine
+
+
+@pytest.fixture
+def kept(here):
+    """What recovery kept: two contents with a name, and one whose program never closed it."""
     manager = open_store(load_config(None), "data")
     journal = manager.journal
     staging = journal.path.parent / "staging"
-    staging.mkdir()
+    (staging / "1-2-3").mkdir(parents=True)
     for number, key in enumerate(["runs/a.bin", "b\n"]):
-        (staging / f"{number}").write_text(f"unsent {key}")
-        upload = journal.begin_upload(key, staging / f"{number}", "replace", None)
-        journal.keep_upload(upload, PROBLEM)
+        path = staging / "1-2-3" / f"{number}"
+        path.write_text(f"unsent {key}")
+        row = journal.begin_upload(key, path, "replace", None)
+        journal.keep_upload(row, PROBLEM if number == 0 else "")
+        journal.release_upload(row)
+    (staging / "1-2-3" / "2").write_text("unclosed")
     manager.close()
     return staging
 
 
-def test_W4_what_was_kept_is_listed(machine, kept):
-    shown = machine.run("recover", "data")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert "runs/a.bin" in shown.stdout
-    assert "b\\n" in shown.stdout
-    assert "changed elsewhere" in shown.stdout
-    listed = json.loads(machine.run("recover", "data", "--json").stdout)
-    assert [entry["key"] for entry in listed] == ["runs/a.bin", "b\n"]
-    assert Path(listed[0]["file"]).read_text() == "unsent runs/a.bin"
+def recover(verb, *arguments, answer=""):
+    arguments = ["recover", verb, *arguments]
+    return CliRunner().invoke(make_app(arguments), arguments, input=answer)
 
 
-def test_W4_what_was_kept_is_saved_and_then_forgotten(machine, kept):
-    done = machine.run("recover", "data", "--save", "rescued")
-    assert done.returncode == 0
-    assert (machine.root / "rescued" / "runs" / "a.bin").read_text() == "unsent runs/a.bin"
-    assert (machine.root / "rescued" / "b\n").read_text() == "unsent b\n"
-    assert list(kept.iterdir()) == []
-    assert machine.run("recover", "data").stdout == "nothing was kept\n"
+def listed():
+    return json.loads(recover("list", "data", "--json").stdout)
 
 
-def test_W4_nothing_is_overwritten(machine, kept):
-    (machine.root / "rescued" / "runs").mkdir(parents=True)
-    (machine.root / "rescued" / "runs" / "a.bin").write_text("mine")
-    done = machine.run("recover", "data", "--save", "rescued")
-    assert done.returncode == 64
-    assert "exists: choose another directory" in done.stderr
-    assert (machine.root / "rescued" / "runs" / "a.bin").read_text() == "mine"
-    assert len(json.loads(machine.run("recover", "data", "--json").stdout)) == 2
+def ids():
+    return [entry["id"] for entry in listed()]
 
 
-def test_a_profile_that_never_crashed(machine):
-    assert machine.run("recover", "data").stdout == "nothing was kept\n"
-    assert "no profile is named 'dta'" in machine.run("recover", "dta").stderr
+def test_W4_what_was_left_behind_is_listed(kept):
+    shown = recover("list", "data")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    for words in ("runs/a.bin", "b\\n", "changed elsewhere", "the next mount uploads it", LOST):
+        assert words in shown.stdout
+    found = listed()
+    assert [entry["key"] for entry in found] == ["runs/a.bin", "b\n", LOST]
+    assert Path(found[0]["file"]).read_text() == "unsent runs/a.bin"
+    assert len(set(ids())) == 3
+
+
+def test_W4_one_is_shown_beside_what_the_primary_holds(here, kept):
+    (here.store("primary") / "runs").mkdir()
+    (here.store("primary") / "runs/a.bin").write_text("newer")
+    first, second, third = ids()
+    assert "5 B, written" in recover("show", "data", first).stdout
+    found = json.loads(recover("show", "data", first, "--json").stdout)
+    assert (found["key"], found["primary"]["size"]) == ("runs/a.bin", 5)
+    assert json.loads(recover("show", "data", second, "--json").stdout)["primary"] is None
+    assert LOST in recover("show", "data", third).stdout
+    here.store("primary").rename(here.root / "away")
+    assert "cannot be asked" in recover("show", "data", first).stdout
+    unknown = recover("show", "data", "99").exception
+    assert isinstance(unknown, UsageError)
+    assert "there is no '99'" in str(unknown)
+
+
+def test_W4_upload_is_conditional_unless_told_otherwise(here, kept):
+    primary = here.store("primary")
+    (primary / "runs").mkdir()
+    (primary / "runs/a.bin").write_text("newer")
+    first, second, third = ids()
+    done = recover("upload", "data", first, second, "--json")
+    assert isinstance(done.exception, VersionMismatchError)
+    answers = json.loads(done.stdout)
+    assert "changed elsewhere" in answers[0]["error"]
+    assert answers[1]["uploaded"] == "b\n"
+    assert (primary / "runs/a.bin").read_text() == "newer"
+    assert (primary / "b\n").read_text() == "unsent b\n"
+    assert ids() == [first, third]
+    assert recover("upload", "data", first, "--overwrite").exit_code == 0
+    assert (primary / "runs/a.bin").read_text() == "unsent runs/a.bin"
+    assert isinstance(recover("upload", "data", third, "--key", "b\n").exception, VersionMismatchError)
+    assert recover("upload", "data", third, "--key", "found").exit_code == 0
+    assert (primary / "found").read_text() == "unclosed"
+    assert listed() == []
+    manager = open_store(load_config(None), "data")
+    wishes = {(wish.replica, wish.key) for wish in manager.journal.claim(100)}
+    manager.close()
+    assert wishes == {(replica, key) for replica in ("near", "far") for key in ("runs/a.bin", "b\n", "found")}
+
+
+def test_W4_what_cannot_be_uploaded_now_stays(here, kept):
+    here.store("primary").rename(here.root / "away")
+    before = ids()
+    assert isinstance(recover("upload", "data", before[1]).exception, StorageError)
+    assert ids() == before
+
+
+def test_W4_discard_asks(kept):
+    first, *rest = ids()
+    for answer in ("", "n\n"):
+        asked = recover("discard", "data", first, answer=answer)
+        assert asked.exit_code != 0
+        assert "runs/a.bin" in asked.stderr
+    assert len(ids()) == 3
+    assert recover("discard", "data", first, answer="y\n").exit_code == 0
+    assert ids() == rest
+    assert isinstance(recover("discard", "data", "--yes").exception, UsageError)
+    done = json.loads(recover("discard", "data", "--all", "-y", "--json").stdout)
+    assert [entry["id"] for entry in done] == rest
+    assert listed() == []
+    assert [path for path in kept.rglob("*") if path.is_file()] == []
+
+
+def test_W4_what_was_left_behind_is_saved_and_then_forgotten(here, kept):
+    assert len(ids()) == 3
+    assert recover("save", "data", "rescued").exit_code == 0
+    assert (here.root / "rescued" / "runs" / "a.bin").read_text() == "unsent runs/a.bin"
+    assert (here.root / "rescued" / "b\n").read_text() == "unsent b\n"
+    assert (here.root / "rescued" / LOST).read_text() == "unclosed"
+    assert [path for path in kept.rglob("*") if path.is_file()] == []
+    assert recover("list", "data").stdout == "nothing was left behind\n"
+
+
+def test_W4_saving_overwrites_nothing(here, kept):
+    (here.root / "rescued" / "runs").mkdir(parents=True)
+    (here.root / "rescued" / "runs" / "a.bin").write_text("mine")
+    done = recover("save", "data", "rescued")
+    assert isinstance(done.exception, UsageError)
+    assert "exists: choose another directory" in str(done.exception)
+    assert (here.root / "rescued" / "runs" / "a.bin").read_text() == "mine"
+    assert [entry["key"] for entry in listed()] == ["runs/a.bin"]
+
+
+def test_a_profile_that_never_crashed(here):
+    assert recover("list", "data").stdout == "nothing was left behind\n"
+    assert recover("upload", "data", "--all").exit_code == 0
+    assert isinstance(recover("list", "dta").exception, ConfigError)
+
+
+def test_W4_what_another_process_has_in_hand_is_left_alone(kept):
+    manager = open_store(load_config(None), "data")
+    first, *_ = manager.journal.uploads_left_behind()
+    assert manager.journal.claim_upload(first.id)  # as the recovery of a mount does
+    manager.close()
+    assert [entry["key"] for entry in listed()] == ["b\n", LOST]
+
+
+def test_the_shell_completes_what_there_is(kept):
+    context = SimpleNamespace(params={"profile": "data"})
+    assert completion.left_behind(context, "") == ids()
+    assert completion.left_behind(context, ids()[2]) == ids()[2:]
+    assert completion.left_behind(SimpleNamespace(params={"profile": "dta"}), "") == []
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "upload", "discard", "save"])
+def test_each_verb_explains_itself_by_examples(verb):
+    shown = recover(verb, "--help").stdout
+    assert f"mscfs recover {verb} training-data" in shown
+    assert "--json" in shown
+
+
+@pytest.mark.mount
+def test_R8_W4_it_works_beside_a_mount(machine):
+    assert machine.run("mount", "data", machine.mountpoint).returncode == 0
+    try:
+        away = machine.root / "away"
+        machine.store("primary").rename(away)
+        descriptor = os.open(machine.mountpoint / "a", os.O_WRONLY | os.O_CREAT)
+        os.write(descriptor, b"precious")
+        with pytest.raises(OSError, match="Input/output"):
+            os.close(descriptor)
+        (entry,) = json.loads(machine.run("recover", "list", "data", "--json").stdout)
+        assert (entry["key"], entry["problem"]) == ("a", "")
+        assert machine.status()["journal"]["kept"] == 1
+        away.rename(machine.store("primary"))
+        assert machine.run("recover", "upload", "data", entry["id"]).returncode == 0
+        assert machine.status()["journal"]["kept"] == 0
+        assert (machine.store("primary") / "a").read_bytes() == b"precious"
+    finally:
+        machine.run("umount", machine.mountpoint)
 
 
 @pytest.mark.parametrize(
