@@ -93,7 +93,7 @@ def _summary(status: MountStatus) -> str:
         f"{status.journal.pending:,} in the journal",
     ]
     if status.journal.kept:
-        parts.append(f"{status.journal.kept:,} kept by recovery (`mscfs recover`)")
+        parts.append(f"{status.journal.kept:,} left behind (`mscfs recover`)")
     if status.skipped_keys:
         parts.append(f"{status.skipped_keys:,} keys left out")
     if status.conflicts:
