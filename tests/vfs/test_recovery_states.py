@@ -335,3 +335,14 @@ async def test_W4_a_damaged_journal_is_a_clear_error_and_nothing_is_destroyed(tm
 def test_a_process_of_another_boot_is_dead():
     assert not is_alive(f"{os.getpid()}-1-otherboot")
     assert not is_alive("")
+
+
+@KINDS
+async def test_W8_W4_an_upload_goes_home_over_the_deferred_delete_of_what_it_replaces(tmp_path, objects):
+    async with next_mount(tmp_path, objects=objects) as w:
+        old = w.parts.manager.primary.put("a", b"same")
+        w.parts.journal.begin_delete("a", old.version)
+        leave(w, "a", b"same", base=old.version)
+        settle(w)
+        assert await names(w.fs) == ["a"]
+        assert w.parts.journal.deletes() == []
