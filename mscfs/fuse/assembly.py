@@ -20,10 +20,12 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.vfs.attributes import AttributeMaker
 from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.filesystem import Filesystem
+from mscfs.vfs.hedging import Hedging
 from mscfs.vfs.holdings import Holdings
 from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.lastknown import LastKnown
 from mscfs.vfs.namespace import Namespace
+from mscfs.vfs.outlook import Outlook
 from mscfs.vfs.pinned import PinnedObject
 from mscfs.vfs.prober import Prober
 from mscfs.vfs.questions import Questions
@@ -56,6 +58,8 @@ class MountParts:
     fetcher: Fetcher
     replicator: Replicator
     prober: Prober
+    outlook: Outlook
+    hedging: Hedging
     filesystem: Filesystem
     run_blocking: RunBlocking
 
@@ -108,7 +112,10 @@ def assemble(
     options = settings.mscfs
     journal = manager.journal
     assert journal is not None
-    prober = Prober(manager.primary_source, manager.replicas, run_blocking)
+    hedging = Hedging(manager.sources, enabled=options.hedging)
+    outlook = Outlook(manager.sources, transport.tell, watches=options.hedging, on_down=hedging.store_is_down)
+    transport.on_trouble = outlook.failed
+    prober = Prober(manager.primary_source, manager.replicas, run_blocking, outlook)
     holdings = Holdings(
         manager.replicas,
         transport.list_directory,
@@ -123,6 +130,7 @@ def assemble(
 
     def on_summary(target: PinnedObject, summary: FetchSummary) -> None:
         _count(manager, summary)
+        outlook.read(target.key, summary)
         holdings.told(target.key, summary)
         for name in summary.errors:
             prober.suspect(name)
@@ -153,6 +161,7 @@ def assemble(
         chunk_size=options.chunk_size,
         deadline=options.read_deadline,
         lacking=holdings.lacking,
+        hedging=hedging,
         on_summary=on_summary,
     )
     uploads = Uploads(
@@ -174,16 +183,29 @@ def assemble(
         on_wishes=replicator.wake,
     )
     return MountParts(
-        manager, journal, cache, namespace, recorder, area, fetcher, replicator, prober, filesystem, run_blocking
+        manager,
+        journal,
+        cache,
+        namespace,
+        recorder,
+        area,
+        fetcher,
+        replicator,
+        prober,
+        outlook,
+        hedging,
+        filesystem,
+        run_blocking,
     )
 
 
 def _count(manager: ReplicaManager, summary: FetchSummary) -> None:
     """Add what a worker process did to this process's counters and health."""
-    for source in (manager.primary_source, *manager.replicas):
+    for source in manager.sources:
         if source.profile == summary.source:
             source.statistics.add(hits=1, bytes_read=summary.bytes)
-            source.health.succeeded()
+            if source.health.healthy:  # else it is a late answer of a store that is probed before it is used again
+                source.health.succeeded()
         errors = summary.errors.get(source.profile, 0)
         if errors:
             source.statistics.add(errors=errors)

@@ -11,27 +11,39 @@ from mscfs.replicas.lock import ProcessLock
 FAILURES_TO_OPEN = 3
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+RELAPSE = 10.0
+"""A store that fails again so soon (seconds) after it came back is left alone at once, and for longer than before."""
 LONGEST_TRIAL = 15.0
 """A caller that tries a store and never tells what came of it keeps others off for so long."""
+_NEVER = float("-inf")
+_FOREVER = float("inf")
 
 
 class Health:
     """Thread-safe. Closed: the store is used. Open: it is skipped until a pause is over; then one caller tries it.
 
     A time-out opens at once (each costs a reader seconds); other transient failures open after three in a row. Pauses
-    (seconds) double while trials fail. Answers such as "not found" show a store that works; with `refusals_count`,
-    "access denied" does not.
+    (seconds) double while trials fail, up to `longest_pause`. Answers such as "not found" show a store that works; with
+    `refusals_count`, "access denied" does not.
+
+    `on_failure` is called with each failure, `on_change` when the breaker opens or closes, by whoever caused it.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, refusals_count: bool = False) -> None:
+        self.longest_pause = LONGEST_PAUSE
+        self.last_error = ""
+        self.on_failure: Callable[[StorageError], None] = _nobody_asks
+        self.on_change: Callable[[], None] = _nobody_cares
         self._clock = clock
         self._refusals_count = refusals_count
         self._lock = ProcessLock()
         self._failures = 0
         self._pause = 0.0
+        self._last_pause = 0.0
+        self._closed = _NEVER
         self._open_until = 0.0
         self._trial_until = 0.0
-        self.last_error = ""
+        self._is_follower = False
 
     @property
     def healthy(self) -> bool:
@@ -55,11 +67,19 @@ class Health:
 
     def succeeded(self) -> None:
         """The store answered."""
-        if self._failures or self._pause:
-            with self._lock:
-                self._failures = 0
-                self._pause = self._open_until = self._trial_until = 0.0
-                self.last_error = ""
+        if not (self._failures or self._pause):
+            return
+        with self._lock:
+            self._failures = 0
+            if self._is_follower:
+                return
+            was_open = self._pause > 0.0
+            if was_open:
+                self._last_pause, self._closed = self._pause, self._clock()
+            self._pause = self._open_until = self._trial_until = 0.0
+            self.last_error = ""
+        if was_open:
+            self.on_change()
 
     def failed(self, error: StorageError) -> None:
         """The store did not do its job. Errors that are plain answers count as success."""
@@ -67,12 +87,52 @@ class Health:
             self.succeeded()
             return
         with self._lock:
+            was_closed = self.healthy
             self._failures += 1
             self.last_error = str(error)
-            now = self._clock()
-            at_once = isinstance(error, StoreTimeoutError | StoreMissingError)
+            at_once = isinstance(error, StoreTimeoutError | StoreMissingError) or self.on_probation
             # Calls that began before the pause may still fail during it: they are no trials.
-            if now >= self._open_until and (self._pause or at_once or self._failures >= FAILURES_TO_OPEN):
-                self._pause = min(self._pause * 2, LONGEST_PAUSE) if self._pause else FIRST_PAUSE
-                self._open_until = now + self._pause
-                self._trial_until = 0.0
+            if self._clock() >= self._open_until and (self._pause or at_once or self._failures >= FAILURES_TO_OPEN):
+                self._begin_pause()
+            has_changed = was_closed and not self.healthy
+        self.on_failure(error)
+        if has_changed:
+            self.on_change()
+
+    def open(self, reason: str) -> None:
+        """Leave the store alone although it answers."""
+        with self._lock:
+            self.last_error = reason
+            self._begin_pause()
+        self.on_change()
+
+    def follow(self, *, down: bool) -> None:
+        """Whoever sees more than this process says how the store is.
+
+        From now on nobody here tries a store that is down: it is so until the next word.
+        """
+        with self._lock:
+            self._is_follower = True
+            self._failures = 0
+            self._pause = FIRST_PAUSE if down else 0.0
+            self._open_until = _FOREVER if down else 0.0
+            self._trial_until = 0.0
+
+    @property
+    def on_probation(self) -> bool:
+        """Whether the store was down a moment ago."""
+        return self._clock() - self._closed < RELAPSE
+
+    def _begin_pause(self) -> None:
+        before = self._pause or (self._last_pause if self.on_probation else 0.0)
+        self._pause = min(before * 2, self.longest_pause) if before else FIRST_PAUSE
+        self._open_until = _FOREVER if self._is_follower else self._clock() + self._pause
+        self._trial_until = 0.0
+
+
+def _nobody_asks(_: StorageError) -> None:
+    """Whoever asks looks at the health itself."""
+
+
+def _nobody_cares() -> None:
+    """Likewise."""

@@ -22,7 +22,7 @@ from mscfs.providers.base import Source as Content
 from mscfs.providers.page import Page, paginate
 from mscfs.replicas.freshness import as_primary, with_version
 from mscfs.replicas.reader import FailoverReader
-from mscfs.replicas.search import Search, Sources
+from mscfs.replicas.search import Observer, Search, Sources
 from mscfs.replicas.source import Replica, Source
 from mscfs.replicas.upload import ReplicatedUpload
 from mscfs.types import ByteRange, ObjectMetadata, Version
@@ -113,14 +113,15 @@ class ReplicaManager(StorageProvider):
         byte_range: ByteRange | None,
         wanted: Version,
         *,
-        without: str = "",
+        without: Collection[str] = (),
         lacking: Collection[str] = (),
+        observer: Observer | None = None,
     ) -> FailoverReader:
-        """Open exactly the version `wanted`, never from the source named `without`; nothing is back-filled then.
+        """Open exactly the version `wanted`, never from the sources named `without`; nothing is back-filled then.
 
         Replicas that are said to be `lacking` it are asked last, and back-filled if they are not asked at all.
         """
-        search = Search(self._sources, key, wanted, without=without, lacking=lacking)
+        search = Search(self._sources, key, wanted, without=without, lacking=lacking, observer=observer)
         return self._open(search, key, byte_range, back_fill=not without)
 
     def _open(
@@ -203,9 +204,14 @@ class ReplicaManager(StorageProvider):
         """As `list_directory`."""
         return self._listing(lambda provider: provider.list_pages(directory), partial(self._pages_on, directory))
 
+    @property
+    def sources(self) -> Sequence[Source]:
+        """All stores, the primary first."""
+        return (self.primary_source, *self.replicas)
+
     def suspects(self) -> Sequence[str]:
         """The profiles whose stores did not answer lately."""
-        return [source.profile for source in (self.primary_source, *self.replicas) if not source.health.healthy]
+        return [source.profile for source in self.sources if not source.health.healthy]
 
     def has_directory(self, directory: str) -> bool:
         """The primary's word; when it is down, the first healthy replica's."""

@@ -80,7 +80,7 @@ class FailoverReader(ObjectReader):
                     yield last
                 return
             self._settled = True
-            self._current.failed(failure)
+            self._search.blame(self._current, failure)
             self._search.note(self._current, failure, delivered=moved)
             close_quietly(self._reader)
             if isinstance(failure, StoreUnavailableError) and delivered + len(last) == self.byte_range.size:

@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from mscfs.errors import (
     IntegrityError,
@@ -40,6 +41,20 @@ class Sources:
     """Given a key, a version, a replica's profile and the tag of its copy: does the primary still hold the version?"""
 
 
+class Observer(Protocol):
+    """Who wants to know which store a read waits for."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for the read any more."""
+
+    def asking(self, store: str) -> None:
+        """A store is asked now."""
+
+    def answered(self) -> None:
+        """Its answer begins."""
+
+
 class Search:
     """The sources one read has tried. `wanted` None: the first copy that is found; from then on exactly that one.
 
@@ -52,12 +67,14 @@ class Search:
         key: str,
         wanted: Version | None,
         *,
-        without: str = "",
+        without: Collection[str] = (),
         lacking: Collection[str] = (),
+        observer: Observer | None = None,
     ) -> None:
         self._sources = sources
         self._key = key
         self._without = without
+        self._observer = observer
         self._failures: Counter[str] = Counter()
         self._verdict: tuple[int, StorageError] | None = None
         self.wanted = wanted
@@ -79,13 +96,22 @@ class Search:
             try:
                 return source, self._open_on(source, byte_range)
             except StorageError as error:
-                source.failed(error)
+                self.blame(source, error)
                 self.note(source, error)
                 if source is self._sources.primary and self.wanted is None and isinstance(error, NotFoundError):
                     raise  # there is no such object, whatever a replica still holds
         if self._verdict is None:
             raise StoreUnavailableError("no store may be asked now", store=self._sources.primary.profile, key=self._key)
         raise self._verdict[1]
+
+    def blame(self, source: Source, error: StorageError) -> None:
+        """A store failed. When nobody waits for this read any more that is long ago: the store may be well by now.
+
+        The read ends then, and asks no other store.
+        """
+        if self._observer is not None and self._observer.is_abandoned:
+            raise error
+        source.failed(error)
 
     def note(self, source: Source, error: StorageError, *, delivered: int = 0) -> None:
         """A source did not deliver, or broke off after `delivered` bytes."""
@@ -116,13 +142,18 @@ class Search:
         """
         candidates: list[Source] = [*self._sources.replicas, self._sources.primary]
         candidates.sort(key=lambda source: (source.profile in self.skipped, self._failures[source.profile]))
-        unhealthy = []
+        unhealthy: list[Source] = []
         for source in candidates:
             name = source.profile
             answered = name in self.missing or name in self.stale
-            if name == self._without or answered or self._failures[name] >= TRIES_PER_SOURCE:
+            if name in self._without or answered or self._failures[name] >= TRIES_PER_SOURCE:
                 continue
-            if source is self._sources.primary or source.health.may_try():
+            if source is self._sources.primary:
+                if source.health.pausing:
+                    unhealthy.insert(0, source)
+                else:
+                    yield source
+            elif source.health.may_try():
                 yield source
             else:
                 unhealthy.append(source)
@@ -132,7 +163,11 @@ class Search:
     def _open_on(self, source: Source, byte_range: ByteRange | None) -> ObjectReader:
         asks_primary = source is self._sources.primary
         exactly = None if self.wanted is None or is_pinned_to_replica(self.wanted) else self.wanted
+        if self._observer is not None:
+            self._observer.asking(source.profile)
         reader = source.provider.get(self._key, byte_range, expected=exactly if asks_primary else None)
+        if self._observer is not None:
+            self._observer.answered()
         try:
             if asks_primary and exactly is None:
                 self._check(source, self._is_same_on_primary(reader))

@@ -100,7 +100,7 @@ class _ObjectStep:
         if present.symlink_target is not None:
             return provider.make_symlink(self._key, present.symlink_target)
         stamp = {**(present.metadata or {}), STAMP_KEY: present.version.stamp()}
-        without = self._replica.profile
+        without = (self._replica.profile,)
         with self._manager.open_version(self._key, None, present.version, without=without) as content:
             written = provider.put(self._key, content, metadata=stamp, content_type=present.content_type)
         # The store that took the metadata need not repeat it in its answer to a put.

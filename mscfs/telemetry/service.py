@@ -19,6 +19,7 @@ from mscfs.telemetry import control, registry
 from mscfs.telemetry.status import (
     CacheStatus,
     ConditionalWrites,
+    HedgeStatus,
     JournalStatus,
     LoopStatus,
     MemoryStatus,
@@ -88,6 +89,7 @@ class MountService:
                     pending=behind.entries if behind else 0,
                     pending_bytes=behind.bytes if behind else 0,
                     oldest_pending_seconds=behind.oldest_seconds if behind else 0.0,
+                    p95_seconds=parts.outlook.latencies[replica.profile].p95,
                     last_error=replica.health.last_error or (behind.last_error if behind else ""),
                 )
             )
@@ -102,6 +104,7 @@ class MountService:
                 hits=primary.statistics.hits,
                 bytes_read=primary.statistics.bytes_read,
                 errors=primary.statistics.errors,
+                p95_seconds=parts.outlook.latencies[primary.profile].p95,
                 last_error=primary.health.last_error,
                 conditional_writes=_CONDITIONAL_WRITES[mount.primary_decides],
             ),
@@ -112,6 +115,7 @@ class MountService:
                 limit=parts.fetcher.buffers.arena.size,
                 waiting=parts.fetcher.buffers.hungry,
             ),
+            hedges=HedgeStatus(started=parts.hedging.started, won=parts.hedging.won),
             loop=LoopStatus(mean_delay=mount.loop_delay.mean, worst_delay=mount.loop_delay.worst),
             staging=StagingStatus(files=parts.area.files, bytes=parts.area.bytes),
             journal=JournalStatus(pending=pending, kept=len(kept)),

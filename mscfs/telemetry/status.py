@@ -44,6 +44,8 @@ class PrimaryStatus(msgspec.Struct, frozen=True, kw_only=True):
     hits: int = 0
     bytes_read: int = 0
     errors: int = 0
+    p95_seconds: float | None = None
+    """Within so many seconds 95 of 100 recent answers began; None while too little is known."""
     last_error: str = ""
     conditional_writes: ConditionalWrites = ConditionalWrites.UNKNOWN
 
@@ -61,6 +63,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 0
     pending_bytes: int = 0
     oldest_pending_seconds: float = 0.0
+    p95_seconds: float | None = None
     last_error: str = ""
 
 
@@ -83,6 +86,13 @@ class MemoryStatus(msgspec.Struct, frozen=True, kw_only=True):
     used: int = 0
     limit: int = 0
     waiting: int = 0
+
+
+class HedgeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Second requests for what a store kept waiting (contract R9), and how many of them were complete first."""
+
+    started: int = 0
+    won: int = 0
 
 
 class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +131,7 @@ class MountStatus(msgspec.Struct, frozen=True, kw_only=True):
     replicas: list[ReplicaStatus] = []
     cache: CacheStatus = CacheStatus()
     memory: MemoryStatus = MemoryStatus()
+    hedges: HedgeStatus = HedgeStatus()
     loop: LoopStatus = LoopStatus()
     staging: StagingStatus = StagingStatus()
     journal: JournalStatus = JournalStatus()

@@ -197,6 +197,15 @@ class BufferPool:
             self._hungry.popleft()
             self._begin_fetch(buffer, True)
 
+    def borrow(self, size: int) -> int | None:
+        """Memory beside the buffers, if there is some that nobody waits for: its offset. Give it back."""
+        return None if self._hungry else self._allocate(size, foreground=False)
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Take borrowed memory back; nobody writes into it any more."""
+        self.arena.free(offset, size)
+        self.feed()
+
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _feed_soon(self) -> None:

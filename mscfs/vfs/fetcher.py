@@ -18,7 +18,9 @@ from mscfs.cache.opened import OpenChunks
 from mscfs.errors import StorageError, StoreTimeoutError
 from mscfs.types import Version
 from mscfs.vfs.buffers import Buffer, BufferPool
+from mscfs.vfs.hedging import Hedging
 from mscfs.vfs.pinned import PinnedObject
+from mscfs.vfs.race import Race
 from mscfs.vfs.readahead import LARGEST_WINDOW
 from mscfs.vfs.transport import Transport
 from mscfs.workers.protocol import FetchSummary
@@ -34,7 +36,7 @@ SWEEP_SECONDS = 5.0
 class Fetcher:
     """Single flight for chunks. `on_summary` is told of each finished fetch; `deadline` is in seconds (R5).
 
-    `lacking` tells which replicas are not worth asking for a key.
+    `lacking` tells which replicas are not worth asking for a key, and `hedging` which fetch is worth a second attempt.
     `cache` is the chunk cache on disk, or None when nothing is kept there.
     """
 
@@ -48,6 +50,7 @@ class Fetcher:
         chunk_size: int,
         deadline: float,
         lacking: Callable[[str], tuple[str, ...]],
+        hedging: Hedging,
         on_summary: Callable[[PinnedObject, FetchSummary], None],
     ) -> None:
         self.buffers = BufferPool(arena, self._begin)
@@ -58,6 +61,7 @@ class Fetcher:
         self._namespace = namespace
         self._chunk_size = chunk_size
         self._lacking = lacking
+        self._hedging = hedging
         self._on_summary = on_summary
         self._serial = itertools.count()
         self._running: set[int] = set()
@@ -115,11 +119,10 @@ class Fetcher:
 
         Raises the store's error when every source failed.
         """
-        if not buffer.has(end):
+        while not (buffer.has(end) or buffer.over):
             arrived = trio.Event()
             buffer.waiting.append((end, arrived))
-            if not buffer.over:
-                await arrived.wait()
+            await arrived.wait()
         if buffer.error is not None:
             error = buffer.error
             raise error.__class__(error.message, store=error.store, key=buffer.target.key) from error
@@ -144,6 +147,7 @@ class Fetcher:
             foreground=False,
             lacking=self._lacking(target.key),
             on_arrival=lambda _: None,
+            on_slow=lambda _, __: None,
             on_end=end,
         )
 
@@ -188,34 +192,29 @@ class Fetcher:
 
     def _begin(self, buffer: Buffer, foreground: bool) -> None:
         serial = self._track()
-
-        def arrive(size: int) -> None:
-            buffer.arrived = size
-            if buffer.waiting:
-                buffer.wake()
+        target = buffer.target
 
         def end(summary: FetchSummary | None, error: StorageError | None) -> None:
             if summary is None and error is None:
-                error = StorageError("the fetch was given up", key=buffer.target.key)
+                error = StorageError("the fetch was given up", key=target.key)
             try:
                 self.buffers.ended(buffer, error)
             finally:
-                self._told(buffer.target, summary, serial)
+                self._told(target, summary, serial)
 
-        assert buffer.offset is not None
-        target = buffer.target
+        self._hedging.begins()
+        race = Race(
+            buffer,
+            self.buffers,
+            self._transport,
+            self._hedging,
+            lacking=self._lacking(target.key),
+            foreground=foreground,
+            on_end=end,
+        )
+        buffer.fetch = race
         try:
-            buffer.fetch = self._transport.start_fetch(
-                target.key,
-                target.version,
-                buffer.first,
-                buffer.count,
-                buffer.offset,
-                foreground=foreground,
-                lacking=self._lacking(target.key),
-                on_arrival=arrive,
-                on_end=end,
-            )
+            race.start()
         except Exception:
             log.exception("a bug in a fetch of %r: its readers get EIO, the mount goes on", target.key)
             end(None, None)

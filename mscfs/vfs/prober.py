@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
-from mscfs.errors import StorageError
+from mscfs.errors import NotFoundError, StorageError
+from mscfs.providers.base import StorageProvider
 from mscfs.replicas.source import Source
+from mscfs.types import ByteRange
+from mscfs.vfs.outlook import Outlook
 from mscfs.vfs.transport import RunBlocking
 
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 """Seconds between two looks at the stores that are down; their circuit breakers decide how often one is asked."""
+SAMPLE_BYTES = 64 << 10
+"""How much of an object is read to see that a store delivers."""
 PRIMARY_INTERVAL = 3.0
 """Seconds between two probes of a primary that is down, whatever its breaker says: everybody waits for it."""
 PRIMARY_PROBES = 3
@@ -23,15 +30,18 @@ PRIMARY_PROBES = 3
 
 
 class Prober:
-    """Asks suspect stores, and stores that are down, with one cheap request each, all at once.
+    """Asks stores with one cheap request each, all at once: suspects, those that are down, and unknown ones.
 
     It also tells the log when the mount is degraded, and when it is not any more (R8).
     """
 
-    def __init__(self, primary: Source, replicas: Sequence[Source], run_blocking: RunBlocking) -> None:
+    def __init__(
+        self, primary: Source, replicas: Sequence[Source], run_blocking: RunBlocking, outlook: Outlook
+    ) -> None:
         self._primary = primary
         self._sources = (primary, *replicas)
         self._run_blocking = run_blocking
+        self._outlook = outlook
         self._suspects: set[str] = set()
         self._under_way: Counter[str] = Counter()
         self._answered: dict[str, float] = {}
@@ -61,7 +71,9 @@ class Prober:
     def _is_due(self, source: Source, *, suspected: bool) -> bool:
         under_way, is_down = self._under_way[source.profile], not source.health.healthy
         if source is not self._primary or not is_down:
-            return not under_way and (suspected or (is_down and source.health.may_try()))
+            if under_way:
+                return False
+            return source.health.may_try() if is_down else suspected or source in self._outlook.unknown
         now = trio.current_time()
         if under_way >= PRIMARY_PROBES or now - self._primary_asked < PRIMARY_INTERVAL:
             return False
@@ -71,7 +83,15 @@ class Prober:
     async def _probe(self, source: Source) -> None:
         profile, began = source.profile, trio.current_time()
         try:
-            await self._run_blocking(source.provider.probe)
+            seconds = await self._run_blocking(_timed_probe, source.provider, self._sample(source))
+            rival = self._outlook.rival(source)
+            if rival is not None:
+                with suppress(StorageError):
+                    rivals = await self._run_blocking(
+                        _timed_probe, rival.provider, self._outlook.samples.get(rival.profile, "")
+                    )
+                    if self._outlook.is_still_slow(source, seconds, rivals):
+                        return
         except StorageError as error:
             if self._answered.get(profile, float("-inf")) <= began:  # and no later probe was answered
                 source.health.failed(error)
@@ -81,10 +101,15 @@ class Prober:
             log.exception("a bug in the provider of %s: its probe failed, the mount goes on", profile)
         else:
             self._answered[profile] = trio.current_time()
-            source.health.succeeded()
+            self._outlook.probed(source, seconds)
             self._report()
         finally:
             self._under_way[profile] -= 1
+
+    def _sample(self, source: Source) -> str:
+        """What to read of a replica that is left alone: one that answers other questions may still not deliver."""
+        is_tested = source is not self._primary and not source.health.healthy
+        return self._outlook.samples.get(source.profile, "") if is_tested else ""
 
     def _report(self) -> None:
         health, was_degraded = self._primary.health, self._is_degraded
@@ -98,3 +123,14 @@ class Prober:
             )
         elif was_degraded and not self._is_degraded:
             log.info("the primary %s is back, nothing is degraded any more", self._primary.profile)
+
+
+def _timed_probe(provider: StorageProvider, sample: str) -> float:
+    """Probe, and read the beginning of an object if there is one; how long the last of them took, in seconds."""
+    began = time.monotonic()
+    provider.probe()
+    if sample:
+        began = time.monotonic()
+        with suppress(NotFoundError), provider.get(sample, ByteRange(0, SAMPLE_BYTES)) as answer:
+            answer.read_all()
+    return time.monotonic() - began

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from mscfs.errors import StorageError
 from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ByteRange, ObjectMetadata, Version
-from mscfs.workers.calls import OnArrival, OnEnd, StartedFetch
-from mscfs.workers.protocol import FetchSummary
+from mscfs.workers.calls import OnArrival, OnEnd, OnSlow, StartedFetch
+from mscfs.workers.protocol import FetchSummary, Stores
 
 Result = TypeVar("Result")
 
@@ -21,6 +22,12 @@ OnPage = Callable[[Page], None]
 class Transport(Protocol):
     """Moves bytes between the stores, the shared memory and staging files. Whoever awaits may be cancelled."""
 
+    on_trouble: Callable[[str, StorageError], None]
+    """Called with each failure of a store that a worker met."""
+
+    def tell(self, stores: Stores) -> None:
+        """Let all workers know how the stores are, those that are started later too."""
+
     def start_fetch(
         self,
         key: str,
@@ -30,13 +37,17 @@ class Transport(Protocol):
         target: int,
         *,
         foreground: bool,
+        present: int = 0,
         lacking: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
         on_arrival: OnArrival,
+        on_slow: OnSlow,
         on_end: OnEnd,
     ) -> StartedFetch:
         """Begin to bring chunks `first` to `first + count - 1` of a version to offset `target` of the memory.
 
-        `lacking` are replicas that are asked last, as they are said to lack the object.
+        `present` bytes are there already. `lacking` are replicas that are asked last, as they are said to lack the
+        object, `without` stores that are not asked at all.
         """
 
     async def upload(

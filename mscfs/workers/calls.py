@@ -37,6 +37,9 @@ from mscfs.workers.protocol import (
 OnArrival = Callable[[int], None]
 """Called with the number of bytes of a fetch that are in the memory by now, from its beginning."""
 
+OnSlow = Callable[[str, Sequence[str]], None]
+"""Called when a fetch waits longer than usual for a store, with its profile and those that were tried before."""
+
 OnEnd = Callable[[FetchSummary | None, StorageError | None], None]
 """Called once, when a fetch is over, with one of the two. From then on no worker writes into its memory."""
 
@@ -72,18 +75,23 @@ class Calls(ABC):
         target: int,
         *,
         foreground: bool,
+        present: int = 0,
         lacking: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
         on_arrival: OnArrival,
+        on_slow: OnSlow,
         on_end: OnEnd,
     ) -> StartedFetch:
         """Begin to bring chunks `first` to `first + count - 1` of a version into the memory with one ranged GET.
 
-        They lie at offset `target` of the shared memory, which must be left alone until `on_end`. Neither callback may
-        raise or wait. `lacking` are replicas that are asked last. When no worker survives it, it ends with
-        StoreUnavailableError.
+        They lie at offset `target` of the shared memory, which must be left alone until `on_end`. No callback may
+        raise or wait. `present` bytes are there already. `lacking` are replicas that are asked last, `without` stores
+        that are not asked at all. When no worker survives it, it ends with StoreUnavailableError.
         """
-        request = Fetch(next(self._ids), pack_text(key), version, first, count, target, foreground, lacking=lacking)
-        return self._start_fetch(request, on_arrival, on_end)
+        request = Fetch(
+            next(self._ids), pack_text(key), version, first, count, target, foreground, present, lacking, without
+        )
+        return self._start_fetch(request, on_arrival, on_slow, on_end)
 
     async def download(self, key: str, version: Version, target: Path) -> FetchSummary:
         """Write a whole version into a file that exists; it is emptied first.
@@ -179,5 +187,5 @@ class Calls(ABC):
         """Carry out one request."""
 
     @abstractmethod
-    def _start_fetch(self, request: Fetch, on_arrival: OnArrival, on_end: OnEnd) -> StartedFetch:
+    def _start_fetch(self, request: Fetch, on_arrival: OnArrival, on_slow: OnSlow, on_end: OnEnd) -> StartedFetch:
         """Begin to carry out a fetch."""

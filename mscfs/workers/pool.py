@@ -14,7 +14,7 @@ from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
 from mscfs.errors import MscfsError, StorageError, StoreUnavailableError
-from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, StartedFetch
+from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, OnSlow, StartedFetch
 from mscfs.workers.launch import Launched
 from mscfs.workers.protocol import (
     Fetch,
@@ -22,12 +22,13 @@ from mscfs.workers.protocol import (
     Prepare,
     Request,
     Result,
+    Stores,
     Upload,
     WorkerSettings,
     is_foreground,
     unpack_text,
 )
-from mscfs.workers.worker import Call, Worker
+from mscfs.workers.worker import Call, OnTrouble, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +60,23 @@ class WorkerGroup:
     """Processes that share one kind of work. Requests of a process that dies are repeated; `workers` must be run."""
 
     def __init__(
-        self, settings: WorkerSettings, memory: SharedMemory, processes: int, launched: Iterator[Launched]
+        self,
+        settings: WorkerSettings,
+        memory: SharedMemory,
+        processes: int,
+        launched: Iterator[Launched],
+        on_trouble: OnTrouble,
     ) -> None:
         self._settings = settings
         self.workers = [
-            Worker(settings, memory, next(launched, None), on_finished=self._finish, on_death=self._repeat)
+            Worker(
+                settings,
+                memory,
+                next(launched, None),
+                on_finished=self._finish,
+                on_death=self._repeat,
+                on_trouble=on_trouble,
+            )
             for _ in range(processes)
         ]
         self._suspects: deque[Call] = deque()
@@ -198,9 +211,10 @@ class WorkerPool(Calls):
             threads=upload_threads + step_threads + list_threads,
             background_threads=step_threads,
         )
+        self.on_trouble: OnTrouble = _nobody_asks
         processes = iter(launched)
-        self.fetchers = WorkerGroup(fetch, memory, fetch_processes, processes)
-        self.transfers = WorkerGroup(transfer, memory, TRANSFER_PROCESSES, processes)
+        self.fetchers = WorkerGroup(fetch, memory, fetch_processes, processes, self._trouble)
+        self.transfers = WorkerGroup(transfer, memory, TRANSFER_PROCESSES, processes, self._trouble)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all processes running until cancelled; `started` when all are ready.
@@ -226,6 +240,11 @@ class WorkerPool(Calls):
         for worker in (*self.fetchers.workers, *self.transfers.workers):
             worker.tell(Prepare())
 
+    def tell(self, stores: Stores) -> None:
+        """Let all workers know how the stores are, those that are started later too."""
+        for worker in (*self.fetchers.workers, *self.transfers.workers):
+            worker.inform(stores)
+
     def statistics(self) -> PoolStatistics:
         """The numbers now."""
         return PoolStatistics(self.fetchers.statistics(), self.transfers.statistics())
@@ -233,13 +252,20 @@ class WorkerPool(Calls):
     async def _perform(self, request: Request, on_page: OnPage | None = None) -> Result:
         return await self.transfers.perform(request, on_page)
 
-    def _start_fetch(self, request: Fetch, on_arrival: OnArrival, on_end: OnEnd) -> StartedFetch:
+    def _trouble(self, store: str, error: StorageError) -> None:
+        self.on_trouble(store, error)
+
+    def _start_fetch(self, request: Fetch, on_arrival: OnArrival, on_slow: OnSlow, on_end: OnEnd) -> StartedFetch:
         def end(call: Call) -> None:
             on_end(call.result.summary if isinstance(call.result, FetchDone) else None, call.error)
 
-        call = Call(request, on_arrival, on_end=end)
+        call = Call(request, on_arrival, on_slow=on_slow, on_end=end)
         self.fetchers.start(call)
         return call
+
+
+def _nobody_asks(_: str, __: StorageError) -> None:
+    """The errors of requests tell enough."""
 
 
 def _repeated(call: Call) -> Request:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, cast
@@ -36,10 +36,12 @@ from mscfs.workers.protocol import (
     Ready,
     Start,
     Stop,
+    Stores,
     ToWorker,
     WorkerSettings,
     decode_to_worker,
     frame,
+    is_second,
     pack_error,
     unpack_settings,
 )
@@ -137,17 +139,28 @@ def serve(connection: socket.socket, memory: int) -> None:
         outbox.send(pack_error(0, error))
         return
     queue = RequestQueue(settings.background_threads)
-    for number in range(settings.threads):
-        threading.Thread(target=_work, args=(queue, tasks, outbox), name=f"worker-{number}", daemon=True).start()
+
+    def start_thread(call: Callable[..., object], *arguments: object) -> None:
+        threading.Thread(target=call, args=arguments, name=call.__name__, daemon=True).start()
+
+    for _ in range(settings.threads):
+        start_thread(_work, queue, tasks, outbox)
+    tasks.report(outbox.send)
     outbox.send(Ready())
+    start_thread(tasks.watch.run)
     for message in messages:
         match message:
             case Cancel():
                 queue.abandon(message.id)
+                if tasks.watch.is_stuck(message.id) and queue.give_up(message.id):
+                    # Its thread may be held up for as long as a store may be silent: others must not wait for that.
+                    start_thread(_work, queue, tasks, outbox)
+            case Stores():
+                tasks.learn(message)
             case Promote():
                 queue.promote(message.id)
             case Prepare():
-                threading.Thread(target=tasks.prepare, name="prepare", daemon=True).start()
+                start_thread(tasks.prepare)
             case Ping():
                 outbox.send(Heartbeat())
             case Stop():
@@ -163,13 +176,22 @@ def serve(connection: socket.socket, memory: int) -> None:
                 raise AssertionError("started twice")
             case _:
                 queue.put(message)
+                if is_second(message):
+                    # All threads may be held up by the store that the first attempt waits for.
+                    start_thread(_perform_one, queue, tasks, outbox)
 
 
-def _work(queue: RequestQueue, tasks: Tasks, outbox: Outbox) -> NoReturn:
-    while True:
-        taken = queue.get()
-        perform(taken, tasks, outbox)
-        queue.done(taken)
+def _work(queue: RequestQueue, tasks: Tasks, outbox: Outbox) -> None:
+    """Perform requests, until another thread has taken the place of this one."""
+    while not _perform_one(queue, tasks, outbox).is_given_up:
+        pass
+
+
+def _perform_one(queue: RequestQueue, tasks: Tasks, outbox: Outbox) -> TakenRequest:
+    taken = queue.get()
+    perform(taken, tasks, outbox)
+    queue.done(taken)
+    return taken
 
 
 def _messages(connection: socket.socket) -> Iterator[ToWorker]:

@@ -2,9 +2,9 @@
 
 Each message is a frame: four bytes of length, then MessagePack. Many frames go into one send. The daemon begins with
 `Start` and waits for `Ready`; then it sends requests in any number, and the worker answers each with any number of
-`Arrived` or `PageDone` and exactly one `Result` or `Failed`. The end of the stream is the end of the worker. The bytes
-of a fetch are not sent: both sides map the memory they lie in. Keys and
-paths are bytes here, as they need not be UTF-8.
+`Arrived`, `Slow` or `PageDone` and exactly one `Result` or `Failed`. The end of the stream is the end of the worker.
+The bytes of a fetch are not sent: both sides map the memory they lie in. Keys and paths are bytes here, as they need
+not be UTF-8.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
 from mscfs.errors import ConfigError, MscfsError, StorageError
 from mscfs.providers.page import Page
+from mscfs.replicas.latency import Waits
 from mscfs.replicas.step import StepResult
 from mscfs.types import ObjectMetadata, Version
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised when a message changes: a daemon that outlives an upgrade must not talk to the new version's workers."""
 
 _LENGTH = struct.Struct("<I")
@@ -34,7 +35,8 @@ _LENGTH = struct.Struct("<I")
 class FetchSummary:
     """What a fetch came to: who served how many bytes, which replicas did not have the version, errors by profile.
 
-    `skipped` were not asked, as they are said to lack the object.
+    `skipped` were not asked, as they are said to lack the object. `first` and `seconds`: how long the store that served
+    all of it took to begin, and to end; 0 when there was trouble.
     """
 
     source: str
@@ -43,6 +45,8 @@ class FetchSummary:
     stale: tuple[str, ...] = ()
     errors: Mapping[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    first: float = field(default=0.0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,8 @@ class Fetch(_Message):
     """Bring chunks of a version into the shared memory, with one ranged GET, and then into the cache.
 
     The first chunk goes to offset `target` of the memory, the others follow. `present` bytes are there already: an
-    earlier attempt ended with its worker. Replicas that are said to be `lacking` the object are asked last. It is
-    always answered, also when it was cancelled: nobody may use the memory before.
+    earlier attempt got them. Replicas that are said to be `lacking` the object are asked last, the stores `without`
+    never. It is always answered, also when it was cancelled: nobody may use the memory before.
     """
 
     id: int
@@ -96,6 +100,7 @@ class Fetch(_Message):
     foreground: bool
     present: int = 0
     lacking: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 class Download(_Message):
@@ -193,6 +198,13 @@ class Prepare(_Message):
     """Load what the first request needs; not answered."""
 
 
+class Stores(_Message):
+    """How the stores are: which are down, and how long an answer of each may take before the daemon is told."""
+
+    down: tuple[str, ...]
+    waits: dict[str, Waits]
+
+
 class Ping(_Message):
     """Answer with a heartbeat."""
 
@@ -210,6 +222,14 @@ class Arrived(_Message):
 
     id: int
     size: int
+
+
+class Slow(_Message):
+    """A fetch waits longer than usual for a store; it has `tried` others before."""
+
+    id: int
+    store: str
+    tried: tuple[str, ...]
 
 
 class PageDone(_Message):
@@ -270,17 +290,26 @@ class Failed(_Message):
     key: bytes
 
 
+class Trouble(_Message):
+    """A store failed, whatever became of the request. As in `Failed`."""
+
+    kind: str
+    message: bytes
+    store: str
+    key: bytes
+
+
 class Heartbeat(_Message):
     """The worker lives and receives."""
 
 
 PartsRequest = BeginParts | SendPart | CompleteParts | AbortParts
 Request = Fetch | Download | Upload | PartsRequest | Step | List
-ToWorker = Request | Start | Cancel | Promote | Prepare | Ping | Stop
-Part = Arrived | PageDone
+ToWorker = Request | Start | Cancel | Promote | Prepare | Stores | Ping | Stop
+Part = Arrived | Slow | PageDone
 """What comes before a result, any number of times."""
 Result = FetchDone | UploadDone | PartsBegun | PartDone | StepDone | ListDone
-FromWorker = Part | Result | Failed | Ready | Heartbeat
+FromWorker = Part | Result | Failed | Trouble | Ready | Heartbeat
 
 _encode = msgspec.msgpack.Encoder().encode
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
@@ -298,6 +327,11 @@ def frame(message: ToWorker | FromWorker) -> bytes:
 def is_foreground(request: Request) -> bool:
     """Whether a program waits for it."""
     return request.foreground if isinstance(request, Fetch) else not isinstance(request, Step)
+
+
+def is_second(request: Request) -> bool:
+    """Whether it is the second request for what a store keeps waiting."""
+    return isinstance(request, Fetch) and bool(request.without)
 
 
 class FrameBuffer:
@@ -353,8 +387,13 @@ def pack_error(request_id: int, error: MscfsError) -> Failed:
     return Failed(request_id, type(error).__name__, pack_text(str(error)), "", b"")
 
 
-def unpack_error(failed: Failed) -> MscfsError:
-    """The error that `pack_error` was given; a storage error's class unknown here becomes StorageError."""
+def pack_trouble(error: StorageError) -> Trouble:
+    """An error of a store that the request itself may survive."""
+    return Trouble(type(error).__name__, pack_text(error.message), error.store, pack_text(error.key))
+
+
+def unpack_error(failed: Failed | Trouble) -> MscfsError:
+    """The error that was packed; a storage error's class unknown here becomes StorageError."""
     kind = getattr(errors, failed.kind, StorageError)
     message = unpack_text(failed.message)
     if issubclass(kind, StorageError):

@@ -42,12 +42,17 @@ from mscfs.workers.protocol import (
     Request,
     Result,
     SendPart,
+    Slow,
     Step,
     StepDone,
+    Stores,
+    Trouble,
     Upload,
     UploadDone,
+    pack_trouble,
     unpack_text,
 )
+from mscfs.workers.watch import Attempt, Watch
 
 Piece = bytes | memoryview
 
@@ -72,6 +77,7 @@ class Tasks:
         namespace: str,
         chunk_size: int,
     ) -> None:
+        self.watch = Watch()
         self._store = store
         self._cache = cache
         self._memory = memory
@@ -114,6 +120,18 @@ class Tasks:
                     bring_up_to_date(manager, request.profile, unpack_text(request.key), delete=request.delete),
                 )
 
+    def learn(self, stores: Stores) -> None:
+        """What the daemon knows of the stores."""
+        self.watch.learn(stores.waits)
+        for source in self._store.sources if isinstance(self._store, ReplicaManager) else ():
+            source.health.follow(down=source.profile in stores.down)
+
+    def report(self, tell: Callable[[Trouble | Slow], None]) -> None:
+        """Have `tell` called, by any thread, with each failure of a store and each fetch that has become slow."""
+        self.watch.tell = lambda attempt: tell(Slow(attempt.id, attempt.store, tuple(attempt.tried)))
+        for source in self._store.sources if isinstance(self._store, ReplicaManager) else ():
+            source.health.on_failure = lambda error: tell(pack_trouble(error))
+
     def prepare(self) -> None:
         """Have the first request find everything loaded. Raises nothing."""
         self._store.prepare()
@@ -131,25 +149,32 @@ class Tasks:
         room = self._memory.view[request.target : request.target + whole.size]
         at = told = request.present
         wanted = ByteRange(whole.offset + at, whole.size - at)
-        with self._open(key, wanted, request) as reader:
-            for piece in _pieces(reader, wanted, is_abandoned):
-                room[at : at + len(piece)] = piece
-                at += len(piece)
-                if at - told >= PROGRESS and at < whole.size:
-                    emit(Arrived(request.id, at))
-                    told = at
-            summary = _summary(reader)
+        attempt = self.watch.begin(request.id, wanted.size, is_abandoned)
+        try:
+            with self._open(key, wanted, request, attempt) as reader:
+                for piece in _pieces(reader, wanted, is_abandoned):
+                    room[at : at + len(piece)] = piece
+                    at += len(piece)
+                    attempt.left -= len(piece)
+                    if at - told >= PROGRESS and at < whole.size:
+                        emit(Arrived(request.id, at))
+                        told = at
+                summary = _summary(reader)
+        finally:
+            self.watch.end(attempt)
+        if not summary.errors:
+            summary = replace(summary, first=attempt.first, seconds=attempt.took)
         if self._cache is not None:
             if told < whole.size:
                 emit(Arrived(request.id, whole.size))
             self._keep(self._cache, request, key, room)
         return summary
 
-    def _open(self, key: str, wanted: ByteRange, request: Fetch) -> ObjectReader:
-        if request.lacking:
-            # Only a profile with replicas has any that could lack it, and its store is their manager.
-            manager = cast("ReplicaManager", self._store)
-            return manager.open_version(key, wanted, request.version, lacking=request.lacking)
+    def _open(self, key: str, wanted: ByteRange, request: Fetch, attempt: Attempt) -> ObjectReader:
+        if isinstance(self._store, ReplicaManager):
+            return self._store.open_version(
+                key, wanted, request.version, without=request.without, lacking=request.lacking, observer=attempt
+            )
         return self._store.get(key, wanted, expected=request.version)
 
     def _keep(self, cache: ChunkCache, request: Fetch, key: str, data: memoryview) -> None:

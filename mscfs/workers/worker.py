@@ -13,7 +13,7 @@ import trio
 
 from mscfs.cache.arena import SharedMemory
 from mscfs.errors import MscfsError, StorageError
-from mscfs.workers.calls import OnArrival, OnPage
+from mscfs.workers.calls import OnArrival, OnPage, OnSlow
 from mscfs.workers.launch import Launched, WorkerProcess, run_anew
 from mscfs.workers.protocol import (
     Arrived,
@@ -30,8 +30,11 @@ from mscfs.workers.protocol import (
     Ready,
     Request,
     Result,
+    Slow,
     Stop,
+    Stores,
     ToWorker,
+    Trouble,
     WorkerSettings,
     decode_from_worker,
     frame,
@@ -52,6 +55,10 @@ _STEADY_SECONDS = 10.0
 _RECEIVE = 256 << 10
 
 
+OnTrouble = Callable[[str, StorageError], None]
+"""Called with the profile of a store that failed in a worker, and its error."""
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """A request and whoever waits for it. As a `StartedFetch` it is what a fetch's caller holds."""
@@ -59,6 +66,7 @@ class Call:
     request: Request
     on_arrival: OnArrival | None = None
     on_page: OnPage | None = None
+    on_slow: OnSlow | None = None
     on_end: Callable[[Call], None] | None = None
     result: Result | None = None
     error: StorageError | None = None
@@ -71,10 +79,13 @@ class Call:
     """Nobody waits for it any more, but it must be answered."""
 
     def announce(self, part: Part) -> None:
-        """Tell of a page, or of bytes that arrived."""
+        """Tell of a page, of bytes that arrived, or that they do not."""
         if isinstance(part, PageDone):
             if self.on_page is not None:
                 self.on_page(part.page)
+        elif isinstance(part, Slow):
+            if self.on_slow is not None:
+                self.on_slow(part.store, part.tried)
         elif self.on_arrival is not None and part.size > self.arrived:
             self.arrived = part.size
             self.on_arrival(part.size)
@@ -113,12 +124,16 @@ class Worker:
         *,
         on_finished: Callable[[Call], None],
         on_death: Callable[[list[Call]], None],
+        on_trouble: OnTrouble,
     ) -> None:
         self._settings = settings
         self._memory = memory
         self._launched = launched
         self._on_finished = on_finished
         self._on_death = on_death
+        self._on_trouble = on_trouble
+        self._stores: Stores | None = None
+        """What it was last told of them."""
         self.calls: dict[int, Call] = {}
         self._up = trio.Event()
         self.restarts = 0
@@ -152,6 +167,12 @@ class Worker:
         """Say something about a request that was sent, or that more will come, if there is a process."""
         if self.is_ready:
             self._send(message)
+
+    def inform(self, stores: Stores) -> None:
+        """Let the process know how the stores are, now or as soon as it is ready."""
+        self._stores = stores
+        if self.is_ready:
+            self._send(stores)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a process running until cancelled; `started` when the first one is ready.
@@ -236,8 +257,10 @@ class Worker:
             self._last_heard = trio.current_time()
             for payload in frames.feed(data):
                 match message := decode_from_worker(payload):
-                    case Arrived() | PageDone():
+                    case Arrived() | PageDone() | Slow():
                         self._announce(message)
+                    case Trouble():
+                        self._report(message)
                     case Ready():
                         self._begin()
                         ready()
@@ -252,6 +275,8 @@ class Worker:
     def _begin(self) -> None:
         self._up.set()
         self._socket = self._ours
+        if self._stores is not None:
+            self._send(self._stores)
         for call in self.calls.values():
             self._request(call)
 
@@ -268,6 +293,14 @@ class Worker:
             call.announce(part)
         except Exception:
             logger.exception("a bug in a receiver of bytes or pages")  # and not the end of all other calls
+
+    def _report(self, trouble: Trouble) -> None:
+        error = unpack_error(trouble)
+        if isinstance(error, StorageError):
+            try:
+                self._on_trouble(trouble.store, error)
+            except Exception:
+                logger.exception("a bug in a receiver of answers")
 
     def _finish(self, message: Result | Failed) -> None:
         call = self.calls.pop(message.id, None)

@@ -15,7 +15,7 @@ from mscfs.errors import (
     StoreUnavailableError,
     VersionMismatchError,
 )
-from mscfs.replicas.health import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TRIAL, Health
+from mscfs.replicas.health import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_TRIAL, RELAPSE, Health
 from mscfs.replicas.lock import ProcessLock
 from mscfs.replicas.source import Replica, Source
 from tests.doubles import Clock
@@ -133,6 +133,62 @@ def test_R9_a_trial_nobody_reports_is_given_to_another_caller(health: Health, cl
     assert not health.may_try()
     clock.now += 0.02
     assert health.may_try()
+
+
+def test_R9_a_store_that_fails_again_soon_is_left_alone_at_once_and_for_longer(health: Health, clock: Clock) -> None:
+    opened(health)
+    clock.now += FIRST_PAUSE + 0.01
+    health.succeeded()
+    health.failed(RESET)
+    assert not health.healthy
+    clock.now += 2 * FIRST_PAUSE - 0.01
+    assert not health.may_try()
+    clock.now += 0.02
+    assert health.may_try()
+    health.succeeded()
+    clock.now += RELAPSE
+    health.failed(RESET)
+    assert health.healthy, "that was long ago"
+
+
+def test_R9_a_store_can_be_left_alone_although_it_answers(health: Health, clock: Clock) -> None:
+    changes: list[bool] = []
+    health.on_change = lambda: changes.append(health.healthy)
+    health.open("slow")
+    assert (health.healthy, health.last_error) == (False, "slow")
+    clock.now += FIRST_PAUSE + 0.01
+    assert health.may_try()
+    health.succeeded()
+    assert changes == [False, True]
+
+
+def test_R9_changes_and_failures_are_told_once(health: Health) -> None:
+    changes: list[bool] = []
+    failures: list[StorageError] = []
+    health.on_change = lambda: changes.append(health.healthy)
+    health.on_failure = failures.append
+    for _ in range(5):
+        health.failed(RESET)
+    health.failed(NotFoundError("no"))
+    health.succeeded()
+    assert changes == [False, True]
+    assert failures == [RESET] * 5
+
+
+def test_R9_who_follows_tries_nothing_by_itself(health: Health, clock: Clock) -> None:
+    health.follow(down=False)
+    assert health.may_try()
+    opened(health)
+    clock.now += 1e6
+    assert not health.may_try(), "it waits for the word of who sees more"
+    health.succeeded()
+    assert not health.healthy
+    health.follow(down=False)
+    assert health.may_try()
+    health.follow(down=True)
+    health.succeeded()
+    clock.now += 1e6
+    assert not health.may_try()
 
 
 def test_exactly_one_of_many_threads_tries(health: Health, clock: Clock) -> None:

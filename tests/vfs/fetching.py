@@ -18,6 +18,7 @@ from mscfs.cache.arena import UNIT, Arena, SharedMemory
 from mscfs.errors import StorageError, StoreUnavailableError
 from mscfs.types import Version
 from mscfs.vfs.fetcher import Fetcher
+from mscfs.vfs.hedging import Hedging
 from mscfs.vfs.reader import ChunkReader
 from mscfs.workers.protocol import FetchSummary
 
@@ -33,7 +34,23 @@ def content(key: str, size: int) -> bytes:
 class RudeFetch:
     """A fetch under way, driven by its test."""
 
-    def __init__(self, transport, key, version, first, count, target, *, foreground, lacking, on_arrival, on_end):
+    def __init__(
+        self,
+        transport,
+        key,
+        version,
+        first,
+        count,
+        target,
+        *,
+        foreground,
+        present=0,
+        lacking=(),
+        without=(),
+        on_arrival,
+        on_slow=None,
+        on_end,
+    ):
         self.transport = transport
         self.key, self.first, self.count, self.target = key, first, count, target
         self.begin = first * transport.chunk_size
@@ -41,8 +58,10 @@ class RudeFetch:
         self.data = whole[self.begin : self.begin + count * transport.chunk_size]
         self.foreground = foreground
         self.promoted = self.cancelled = self.over = False
-        self.arrived = 0
-        self._on_arrival, self._on_end = on_arrival, on_end
+        self.arrived = present
+        self.lacking, self.without = lacking, without
+        assert transport.memory.view[target : target + present] == self.data[:present]
+        self.slow, self._on_arrival, self._on_end = on_slow, on_arrival, on_end
         self.scribble()
 
     @property
@@ -123,8 +142,9 @@ class RudeTransport:
             self.under_way[0].end()
 
 
-def reading(units=16, *, chunk_size=CHUNK, disk=None, deadline=30.0, automatic=None, memory=None):
-    """A fetcher over so many units of memory, with a rude transport."""
+def reading(units=16, *, chunk_size=CHUNK, disk=None, deadline=30.0, automatic=None, memory=None, sources=()):
+    """A fetcher over so many units of memory, with a rude transport. It hedges when there are `sources`."""
+    hedging = Hedging(sources, enabled=True)
     memory = memory or SharedMemory(units * UNIT)
     transport = RudeTransport(memory, chunk_size, automatic)
     summaries = []
@@ -136,6 +156,7 @@ def reading(units=16, *, chunk_size=CHUNK, disk=None, deadline=30.0, automatic=N
         chunk_size=chunk_size,
         deadline=deadline,
         lacking=lambda _: (),
+        hedging=hedging,
         on_summary=lambda target, summary: summaries.append((target.key, summary)),
     )
 
@@ -149,6 +170,7 @@ def reading(units=16, *, chunk_size=CHUNK, disk=None, deadline=30.0, automatic=N
         memory=memory,
         transport=transport,
         fetcher=fetcher,
+        hedging=hedging,
         buffers=fetcher.buffers,
         arena=fetcher.buffers.arena,
         summaries=summaries,

@@ -23,7 +23,7 @@ from mscfs.replicas.outage import pages_of_primary, pages_of_replica
 from mscfs.replicas.step import StepResult, bring_up_to_date
 from mscfs.store import open_store
 from mscfs.types import ByteRange, ObjectMetadata, Version
-from mscfs.workers.protocol import Fetch, FetchDone, FetchSummary, pack_text, unpack_text
+from mscfs.workers.protocol import Fetch, FetchDone, FetchSummary, Stores, pack_text, unpack_text
 from mscfs.workers.tasks import Tasks, put_file
 
 
@@ -65,6 +65,12 @@ class InlineTransport:
             self.manager, self.cache, self.memory, namespace=self.manager.identity, chunk_size=self.chunk_size
         )
 
+    def on_trouble(self, store: str, error: StorageError) -> None:
+        pass
+
+    def tell(self, stores: Stores) -> None:
+        self.stores = stores
+
     async def _enter(self, *what: object) -> None:
         await trio.lowlevel.checkpoint()
         if self.before is not None:
@@ -79,11 +85,14 @@ class InlineTransport:
         target: int,
         *,
         foreground: bool,
+        present: int = 0,
         lacking: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
         on_arrival,
+        on_slow,
         on_end,
     ) -> InlineFetch:
-        request = Fetch(1, pack_text(key), version, first, count, target, foreground, lacking=lacking)
+        request = Fetch(1, pack_text(key), version, first, count, target, foreground, present, lacking, without)
         self.nursery.start_soon(self._fetch, request, on_arrival, on_end)
         return InlineFetch()
 

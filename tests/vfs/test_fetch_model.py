@@ -1,4 +1,4 @@
-"""Random readers, closings and workers against the objects' contents: contract R1, R5, L4.
+"""Random readers, closings, workers and second requests against the objects' contents: contract R1, R5, R9, L4.
 
 Whatever order things happen in, every byte a reader gets is the object's, memory is never used by two at once, a fetch
 that is under way keeps its memory until it is over, and in the end everything that was asked for was answered and all
@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import StorageError
+from mscfs.replicas.source import Replica, Source
 from mscfs.vfs.reader import ChunkReader
+from tests.replicas.stores import memory
 from tests.vfs.fetching import CHUNK, Reads, content, reading, unavailable
 
 OBJECTS = {"small": 10, "one": CHUNK, "some": 3 * CHUNK + 5, "large": 40 * CHUNK - 1}
@@ -36,6 +38,7 @@ steps = st.one_of(
     st.tuples(st.just("end"), numbers),
     st.tuples(st.just("fail"), numbers),
     st.tuples(st.just("scribble"), numbers),
+    st.tuples(st.just("slow"), numbers),
     st.tuples(st.just("turn")),
     st.tuples(st.just("sweep")),
 )
@@ -93,6 +96,10 @@ class Model:
     def scribble(self, number):
         if fetch := self._fetch(number):
             fetch.scribble()
+
+    def slow(self, number):
+        if fetch := self._fetch(number):
+            fetch.slow("near", ())
 
     def sweep(self):
         self.world.arena.give_back()
@@ -160,7 +167,8 @@ class Model:
 
 
 async def play(script, units, disk):
-    world = reading(units, deadline=1e9, disk=disk)
+    sources = [Source("primary", memory("primary")), Replica("near", memory("near"))]
+    world = reading(units, deadline=1e9, disk=disk, sources=sources)
     async with trio.open_nursery() as nursery:
         model = Model(world, nursery, disk)
         for name, *arguments in script:
@@ -174,8 +182,8 @@ async def play(script, units, disk):
 
 
 WEIGHTS = {
-    "open": 8, "read": 12, "read on": 30, "close": 5, "arrive": 20, "end": 30, "fail": 2, "scribble": 10, "turn": 40,
-    "sweep": 2,
+    "open": 8, "read": 12, "read on": 30, "close": 5, "arrive": 20, "end": 30, "fail": 2, "scribble": 10, "slow": 10,
+    "turn": 40, "sweep": 2,
 }  # fmt: skip
 
 

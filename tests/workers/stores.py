@@ -18,7 +18,7 @@ from urllib.parse import quote_from_bytes
 import trio
 
 from mscfs.config.values import Config, ProfileConfig, ProviderConfig
-from mscfs.errors import AlreadyExistsError, ConfigError, NotFoundError, VersionMismatchError
+from mscfs.errors import AlreadyExistsError, ConfigError, NotFoundError, StoreUnavailableError, VersionMismatchError
 from mscfs.journal import Journal
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, StorageProvider
 from mscfs.replicas.manager import ReplicaManager
@@ -87,6 +87,10 @@ class DirectoryStore(StorageProvider):
         """Have the next so many readers (or, `put`, writers after their write) of a key die."""
         self.file(key, f".kill-{when}").write_text(str(times))
 
+    def fail(self, key: str) -> None:
+        """Have all reads of a key fail from now on."""
+        self.file(key, ".fail").touch()
+
     def head(self, key: str) -> ObjectMetadata:
         try:
             data = self.file(key).read_bytes()
@@ -105,6 +109,8 @@ class DirectoryStore(StorageProvider):
         metadata = self.head(key)
         if expected is not None and metadata.version != expected:
             raise VersionMismatchError("another version", store=self.profile, key=key)
+        if self.file(key, ".fail").exists():
+            raise StoreUnavailableError("as it was told", store=self.profile, key=key)
         wanted = (byte_range or ByteRange(0, metadata.content_length)).clip(metadata.content_length)
         with self.file(key, ".requests").open("a") as log:
             log.write(f"{wanted.offset}+{wanted.size} by {os.getpid()}\n")

@@ -78,17 +78,31 @@ async def running(pool):
 class Fetched:
     """A fetch under way: what was announced, events to wait for it, and how it ended."""
 
-    def __init__(self, pool, key, version, first=0, count=4, target=0, *, foreground=True):
+    def __init__(self, pool, key, version, first=0, count=4, target=0, *, foreground=True, without=()):
         self.announced = []
+        self.slow = []
         self.ends = []
         self._changed = trio.Event()
         self.started = pool.start_fetch(
-            key, version, first, count, target, foreground=foreground, on_arrival=self._arrive, on_end=self._end
+            key,
+            version,
+            first,
+            count,
+            target,
+            foreground=foreground,
+            without=without,
+            on_arrival=self._arrive,
+            on_slow=self._slow,
+            on_end=self._end,
         )
 
     def _arrive(self, size):
         assert not self.ends, "nothing arrives after the end"
         self.announced.append(size)
+        self._change()
+
+    def _slow(self, store, tried):
+        self.slow.append((store, tuple(tried)))
         self._change()
 
     def _end(self, summary, error):
@@ -101,6 +115,10 @@ class Fetched:
 
     async def reaches(self, size):
         while not self.announced or self.announced[-1] < size:
+            await self._changed.wait()
+
+    async def is_slow(self):
+        while not self.slow:
             await self._changed.wait()
 
     async def summary(self):

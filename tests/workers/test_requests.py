@@ -2,6 +2,8 @@
 
 import threading
 
+from msgspec.structs import replace
+
 from mscfs.types import Version
 from mscfs.workers.protocol import Download, Fetch, Step, Upload
 from mscfs.workers.requests import RequestQueue
@@ -101,3 +103,34 @@ def test_a_request_is_open_until_done_and_can_be_abandoned_meanwhile():
     queue.done(second)
     queue.abandon(2)
     assert queue.is_idle
+
+
+def test_R9_a_thread_that_is_given_up_counts_no_more():
+    queue = RequestQueue(background_threads=1)
+    queue.put(fetch(1, foreground=False))
+    queue.put(fetch(2, foreground=False))
+    assert not queue.give_up(1), "no thread has it"
+    stuck = queue.get()
+    assert queue.give_up(1)
+    assert not queue.give_up(1)
+    assert queue.get().request.id == 2  # another thread may work in the background meanwhile
+    assert stuck.is_given_up
+    queue.put(fetch(3, foreground=False))
+    queue.done(stuck)
+    assert not queue.give_up(1)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(queue.get().request.id))
+    thread.start()
+    thread.join(0.05)
+    assert got == []
+    queue.put(fetch(4, foreground=True))
+    thread.join(10)
+    assert got == [4]
+
+
+def test_R9_a_second_request_goes_before_all_others():
+    queue = RequestQueue(background_threads=1)
+    for number in range(1, 4):
+        queue.put(fetch(number, foreground=True))
+    queue.put(replace(fetch(4, foreground=True), without=("slow",)))
+    assert [queue.get().request.id for _ in range(4)] == [4, 1, 2, 3]
