@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests import secret_scan
 
@@ -50,3 +51,16 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     yield home
     for log in home.rglob("*.log"):
         assert secret_scan.find(log.read_text(errors="replace")) is None, f"a secret is in {log}"
+
+
+class TogetherScheduling(LoadFileScheduling):
+    """The tests of a file stay in one process, with their servers; those of `tests/programs` share mounts."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path: str = super()._split_scope(nodeid)
+        return "tests/programs" if path.startswith("tests/programs/") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TogetherScheduling:
+    """See TogetherScheduling."""
+    return TogetherScheduling(config, log)
