@@ -155,8 +155,8 @@ class KillTest:
             time.sleep(chance.uniform(0.0, 0.03))
         workers = _children(daemon)
         ended = [writer for writer in self._writers if not writer.is_alive()]
-        killed = time.monotonic()
         os.kill(daemon, signal.SIGKILL)
+        killed = time.monotonic()
         if chance.random() < 0.7:  # else they find out by themselves
             for pid in workers:
                 with suppress(ProcessLookupError):
