@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from tests import secret_scan
-
 pytest.register_assert_rewrite("tests.providers.contract")
 
 pytest_plugins = [
@@ -49,6 +47,9 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     # The SDKs would otherwise ask the metadata service of a cloud machine, and wait for it.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     yield home
+    # It is a plugin: not before pytest has rewritten its assertions.
+    from tests import secret_scan
+
     for log in home.rglob("*.log"):
         assert secret_scan.find(log.read_text(errors="replace")) is None, f"a secret is in {log}"
 

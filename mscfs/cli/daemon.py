@@ -4,7 +4,7 @@ The report is one line: `ready`, or `error CODE "MESSAGE"`. The command that sta
 the mount answer by itself, and leaves nothing mounted and nothing running when it has not (contract L1).
 
 Loading takes most of the time until a mount answers. So the daemon is forked at once and loads what a mount needs,
-while the command loads other things and finds out what to mount (docs/adr/0011-a-mount-starts-once.md).
+while the command loads other things and finds out what to mount (docs/adr/0015-a-mount-starts-once.md).
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.placement import Placement, locate
+from mscfs.replicas.source import Replica
 from mscfs.store import load_store, open_store
 from mscfs.vfs.loopdelay import LoopDelay
 from mscfs.vfs.recovery import Recovery
@@ -310,9 +311,9 @@ async def _recover(recovery: Recovery, run_blocking: RunBlocking, tried: trio.Ev
 
 
 async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> None:
-    """A primary that refuses us stops the mount, and one that never was there; one that is down only without replicas.
+    """A primary that refuses us stops the mount, and one that never was there; one that is down only without a replica.
 
-    The error names the place and says what to do.
+    A replica counts when it answers. The error names the place and says what to do.
     """
     primary, was_there = manager.primary_source, manager.journal is not None and names_file(manager.journal).exists()
     try:
@@ -326,13 +327,36 @@ async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> 
         elif isinstance(error, AccessDeniedError):
             advice = "check the credentials and what they allow"
         elif error.transient and manager.replicas:
-            log.warning("the primary is down, mounting degraded: %s", error)
-            primary.failed(error)
-            return
+            if await _a_replica_answers(manager, run_blocking):
+                log.warning("the primary is down, mounting degraded: %s", error)
+                primary.failed(error)
+                return
+            advice = "no replica answers either: check the network"
         else:
             advice = "check endpoint_url and the network"
         identity = primary.provider.identity
         raise type(error)(f"{error.message} ({identity}): {advice}", store=primary.profile) from error
+
+
+async def _a_replica_answers(manager: ReplicaManager, run_blocking: RunBlocking) -> bool:
+    """Whether one does within `PATIENCE` seconds; all are asked at once."""
+    answered = False
+    with trio.move_on_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+
+            async def ask(replica: Replica) -> None:
+                nonlocal answered
+                try:
+                    await run_blocking(replica.provider.probe)
+                except StorageError as error:
+                    replica.failed(error)
+                else:
+                    answered = True
+                    nursery.cancel_scope.cancel()
+
+            for replica in manager.replicas:
+                nursery.start_soon(ask, replica)
+    return answered
 
 
 @contextmanager

@@ -14,15 +14,16 @@ from tests.fuse.mounting import Mounted, file_store, mscfs, unmount_whatever_is_
 pytestmark = pytest.mark.mount
 
 
-def refused(root: Path, profile: dict[str, Any]) -> str:
+def refused(root: Path, profile: dict[str, Any], **others: dict[str, Any]) -> str:
     """The one line that `mscfs mount` says."""
-    write_config(root, {"data": profile})
+    write_config(root, {"data": profile, **others})
     m = Mounted(root)
     m.path.mkdir()
     done = mscfs("mount", "--config", m.config, "data", m.path, check=False)
     assert done.returncode != 0
     assert not m.is_mounted()
-    (line,) = done.stderr.strip().splitlines()
+    # On a busy machine it says meanwhile that it is still starting.
+    (line,) = [line for line in done.stderr.strip().splitlines() if "still starting" not in line]
     assert line.startswith("mscfs: ")
     assert "Traceback" not in done.stdout + done.stderr
     return line
@@ -59,6 +60,25 @@ def test_L1_store_is_down(kind: str, tmp_path: Path, request: pytest.FixtureRequ
             server.url, options["endpoint_url"]
         )
     refused(tmp_path, profile)
+
+
+def nobody() -> dict[str, Any]:
+    """A store where nothing listens."""
+    return {
+        "storage_provider": {
+            "type": "s3",
+            "options": {"base_path": "bucket", "endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1"},
+        },
+        "credentials_provider": {"type": "S3Credentials", "options": {"access_key": "a", "secret_key": "b"}},
+        "retry": {"attempts": 1, "delay": 0},
+    }
+
+
+def test_L1_R8_no_store_answers(tmp_path: Path) -> None:
+    """With a replica that answers the mount would begin without its primary; with none there is nothing to serve."""
+    profile = {**nobody(), "replicas": [{"replica_profile": name, "read_priority": 1} for name in ("near", "disk")]}
+    line = refused(tmp_path, profile, near=nobody(), disk=elsewhere(file_store(tmp_path / "x"), str(tmp_path / "gone")))
+    assert "no replica answers either" in line
 
 
 @pytest.mark.emulator
