@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -58,12 +59,12 @@ def mounted(tmp_path: Path, disk: Path) -> Iterator[Mounted]:
 
 
 def fill(disk: Path, leave: int) -> Path:
-    """Take all room of a disk but so many bytes."""
+    """Take all room of a disk but so many bytes, while the mount goes on to write there."""
     filler = disk / "filler"
     filler.unlink(missing_ok=True)
-    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-    with filler.open("wb") as file:
-        file.write(bytes(max(0, free - leave)))
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while (room := os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - leave) > 0:
+            file.write(bytes(room))
     return filler
 
 
