@@ -92,7 +92,7 @@ def _perform(story: Story, console: Console, *, once: bool) -> None:
     story.tell(on_step=lambda step: console.print(telling.line(step)))
     console.print(Text(), telling.status())
     if not once:
-        console.print(telling.hints())
+        console.print(telling.hints(), soft_wrap=True)  # what is to be typed stays on its line
         threading.Event().wait()
 
 

@@ -14,7 +14,7 @@ COMMAND = [sys.executable, "-m", "mscfs.cli.main", "demo"]
 @pytest.fixture
 def environment(tmp_path):
     (tmp_path / "tmp").mkdir()
-    return {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "COLUMNS": "100"}
+    return {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "COLUMNS": "60"}
 
 
 def left_behind(tmp_path):
