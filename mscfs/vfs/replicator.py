@@ -149,12 +149,8 @@ class Replicator:
                     await self._wake.wait()
 
     def _claim(self) -> Sequence[ClaimedWish]:
-        # A replica known to be down gets one attempt now and then, not one for each of its wishes.
-        names = [
-            replica.profile
-            for replica in self._manager.replicas
-            if replica.health.healthy or self._draining or replica.health.may_try()
-        ]
+        # A replica known to be down is tried by the prober, which tries only what nobody else is trying.
+        names = [replica.profile for replica in self._manager.replicas if replica.health.healthy or self._draining]
         if not names:
             return []
         return self._journal.claim(self._uploaders, replicas=names, even_if_not_due=bool(self._draining))
