@@ -220,6 +220,8 @@ class AzureProvider(StorageProvider):
         next(self._list("", page_size=1), None)
 
     def close(self) -> None:
+        if self._native:
+            self._native.close()
         self._connection.close()
 
     def _blob(self, key: str) -> BlobClient:

@@ -230,6 +230,8 @@ class GcsProvider(StorageProvider):
         next(self._list("", page_size=1), None)
 
     def close(self) -> None:
+        if self._native:
+            self._native.close()
         self._connection.close()
 
     def _blob(self, key: str) -> Blob:

@@ -111,6 +111,11 @@ class NativeClient:
         with suppress(StorageError), self.errors(""):
             self._opened()
 
+    def close(self) -> None:
+        """Let go of the obstore store: it holds whoever gives it credentials, where no collector of Python's looks."""
+        if _runtime_process == os.getpid():
+            self._store = None
+
     def serves(self, key: str) -> bool:
         """Whether this process can use obstore, and obstore can name this key."""
         return _runtime_process in (0, os.getpid()) and not _INEXPRESSIBLE.search(self._prefix + key)

@@ -216,6 +216,8 @@ class S3Provider(StorageProvider):
         self._is_bucket_known = True
 
     def close(self) -> None:
+        if self._native:
+            self._native.close()
         self._connection.close()
 
     def _native_client(self) -> NativeClient:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import time
 import traceback
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -571,3 +573,14 @@ def test_other_credentials_are_a_config_error() -> None:
         AzureProvider(
             options={"base_path": "c", "endpoint_url": "http://x"}, credentials=ProviderConfig("S3Credentials")
         )
+
+
+def test_what_is_closed_is_freed(container: Container) -> None:
+    provider = opened(container.profile)
+    provider.put("k", b"1")
+    assert provider.get("k").read_all() == b"1"
+    provider.close()
+    native = weakref.ref(provider._native)
+    del provider
+    gc.collect()
+    assert native() is None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import os
 import time
 import traceback
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -447,3 +449,14 @@ def test_L5_identity_tells_the_place_and_no_secret() -> None:
     assert GcsProvider(options={"base_path": "/bucket"}).identity == "gs://bucket"
     private = GcsProvider(options={"base_path": "bucket", "endpoint_url": "https://gcs.example/"})
     assert private.identity == "gs://gcs.example/bucket"
+
+
+def test_what_is_closed_is_freed(bucket: Bucket) -> None:
+    provider = opened(bucket.profile)
+    provider.put("k", b"1")
+    assert provider.get("k").read_all() == b"1"
+    provider.close()
+    native = weakref.ref(provider._native)
+    del provider
+    gc.collect()
+    assert native() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 import traceback
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -911,3 +913,14 @@ def test_the_ca_bundle_of_the_environment_is_trusted(
     provider = S3Provider(options=options | {"rust_client": native}, credentials=credentials)
     provider.put("k", b"1")
     assert body(provider, "k") == b"1"
+
+
+def test_what_is_closed_is_freed(bucket: Bucket) -> None:
+    provider = opened(bucket.profile)
+    provider.put("k", b"1")
+    assert provider.get("k").read_all() == b"1"
+    provider.close()
+    native = weakref.ref(provider._native)
+    del provider
+    gc.collect()
+    assert native() is None
