@@ -48,12 +48,12 @@ class Scale:
 QUICK = Scale(
     large=160 * MIB,  # not 128: rclone stalls at the end of an object of exactly its chunk size
     objects=600,
-    ordered=40,
+    ordered=24,
     directories=10,
     cached=64 * MIB,
     random_seconds=0.3,
     written_files=150,
-    epoch=40,
+    epoch=24,
     grid_milliseconds=300,
     grid_sections=("P2", "P4", "P6"),
     grid_jobs=(1, 4),
