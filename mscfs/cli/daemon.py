@@ -23,8 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from mscfs.cli.mount_table import MSCFS_TYPE, leave_nothing, mounted_at, probe
+from mscfs.cli.mount_table import ANSWER_TIMEOUT, MSCFS_TYPE, leave_nothing, mounted_at, probe
 from mscfs.cli.program import EXIT_BUG, note, run
+from mscfs.descriptors import close_from_3_but
 from mscfs.directories import digest, private, state_directory
 from mscfs.errors import MountError, MscfsError
 
@@ -35,7 +36,6 @@ START_TIMEOUT = 900.0
 """Seconds until a daemon must have reported. Mostly it takes one; but first it uploads what a crash left."""
 PATIENCE = 10.0
 """Seconds after which somebody who waits is told where to look."""
-ANSWER_TIMEOUT = 10.0
 _LARGEST_LOG = 16 << 20
 
 
@@ -176,10 +176,7 @@ def _become(connection: socket.socket) -> NoReturn:
     status = 1
     try:
         os.setsid()
-        kept = connection.fileno()
-        if kept > 3:  # closerange takes an empty range for all there is
-            os.closerange(3, kept)
-        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+        close_from_3_but(connection.fileno())
         run(lambda: _serve(connection))
     except SystemExit as end:
         status = int(end.code or 0)

@@ -17,7 +17,8 @@ from typing import Literal
 from mscfs.errors import MountError
 
 MSCFS_TYPE = "fuse.mscfs"
-_ANSWER_TIMEOUT = 10.0
+ANSWER_TIMEOUT = 10.0
+"""Seconds in which a mount, or a process of ours, does what takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def unmount(path: Path, *, lazy: bool = False) -> None:
 def leave_nothing(mountpoint: Path) -> None:
     """Take away what a process of ours that is gone left mounted; a mount that answers is somebody else's by now."""
     entry = mounted_at(mountpoint)
-    if entry is not None and entry.type == MSCFS_TYPE and probe(mountpoint, timeout=_ANSWER_TIMEOUT) == "dead":
+    if entry is not None and entry.type == MSCFS_TYPE and probe(mountpoint, timeout=ANSWER_TIMEOUT) == "dead":
         with suppress(MountError):
             unmount(mountpoint, lazy=True)
 

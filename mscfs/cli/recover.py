@@ -27,6 +27,7 @@ from mscfs.journal import Journal, PendingUpload
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.vfs.leftbehind import bring_home, claimed, forget, left_behind
 from mscfs.vfs.recovery import adopt
+from mscfs.vfs.staging import staging_directories
 
 NEXT_MOUNT = "the next mount uploads it"
 
@@ -245,7 +246,7 @@ def _opened(profile: str, config_file: Path | None) -> Iterator[_Place]:
     try:
         journal = manager.journal
         assert journal is not None
-        staging = journal.path.parent / "staging"
+        staging = staging_directories(journal.path)
         if staging.is_dir():
             adopt(journal, staging)
         yield _Place(manager, journal, left_behind(journal) if journal.path.exists() else [])

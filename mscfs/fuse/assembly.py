@@ -33,7 +33,7 @@ from mscfs.vfs.recorder import Recorder
 from mscfs.vfs.remembered import Remembered
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
 from mscfs.vfs.siblings import SiblingReadAhead
-from mscfs.vfs.staging import StagingArea
+from mscfs.vfs.staging import StagingArea, staging_directories
 from mscfs.vfs.transport import RunBlocking, Transport
 from mscfs.vfs.uploads import Uploads
 from mscfs.workers.protocol import FetchSummary
@@ -152,7 +152,7 @@ def assemble(
         clock=trio.current_time,
         suspect=prober.suspect,
     )
-    area = StagingArea(private(journal.path.parent / "staging") / process_token(), options.staging_limit)
+    area = StagingArea(private(staging_directories(journal.path)) / process_token(), options.staging_limit)
     fetcher = Fetcher(
         Arena(memory),
         cache,

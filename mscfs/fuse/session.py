@@ -55,6 +55,9 @@ what ended mounts left behind to be settled. Whatever takes longer goes on while
 RECOVERY_INTERVAL = 1.0
 """Seconds between two looks whether the primary is back, when it was down while it was to be asked for recovery."""
 
+CONDITIONS_INTERVAL = 30.0
+"""Seconds until a primary that did not answer is asked again what it does with conditions."""
+
 PREPARE_AFTER = 0.3
 """Seconds from the announcement until worker processes make clients, unless a request comes first."""
 
@@ -73,10 +76,6 @@ class MountRequest:
     mountpoint: Path
     read_only: bool = False
     allow_other: bool = False
-
-
-CONDITIONS_INTERVAL = 30.0
-"""Seconds until a primary that did not answer is asked again what it does with conditions."""
 
 
 class Mount:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mscfs.errors import IntegrityError, StorageError, from_oserror
-from mscfs.providers.base import ObjectReader, Source, source_size
+from mscfs.providers.base import ObjectReader, Source, StorageProvider, source_size
 from mscfs.providers.slices import FileSlice
-from mscfs.types import ByteRange
+from mscfs.types import ByteRange, ObjectMetadata
 
 PIECE_SIZE = 1 << 20
 
@@ -59,6 +59,14 @@ def read_pieces(source: Source, *, store: str, key: str) -> Iterator[bytes | mem
                 yield piece
     else:
         yield source
+
+
+def holds_file(store: StorageProvider, present: ObjectMetadata, path: Path) -> bool:
+    """Whether an object holds exactly the bytes of a local file: an attempt before put them there."""
+    if present.content_length != path.stat().st_size:
+        return False
+    with store.get(present.key, expected=present.version) as content, path.open("rb") as file:
+        return all(file.read(len(piece)) == piece for piece in content)
 
 
 def read_slice(path: Path, part: ByteRange, *, store: str, key: str) -> Iterator[bytes]:

@@ -12,14 +12,12 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Literal, TypeVar
 
 from mscfs.errors import NotFoundError, StorageError, StoreUnavailableError
 from mscfs.journal import Journal, Wish, WishKind
 from mscfs.providers.base import MultipartUpload, Space, StorageProvider
 from mscfs.providers.base import Source as Content
-from mscfs.providers.page import Page, paginate
 from mscfs.replicas.freshness import as_primary, with_version
 from mscfs.replicas.reader import FailoverReader
 from mscfs.replicas.search import Observer, Search, Sources
@@ -194,15 +192,11 @@ class ReplicaManager(StorageProvider):
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectMetadata]:
         """The primary's listing; when it is down before the first entry, the first healthy replica's (R8)."""
-        return self._listing(lambda provider: provider.list(prefix, start_after=start_after), self._listing_on)
+        return self._listing(lambda provider: provider.list(prefix, start_after=start_after))
 
     def list_directory(self, directory: str = "") -> Iterator[ObjectMetadata]:
         """As `list`, for one directory."""
-        return self._listing(lambda provider: provider.list_directory(directory), self._listing_on)
-
-    def list_pages(self, directory: str = "") -> Iterator[Page]:
-        """As `list_directory`."""
-        return self._listing(lambda provider: provider.list_pages(directory), partial(self._pages_on, directory))
+        return self._listing(lambda provider: provider.list_directory(directory))
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -231,17 +225,13 @@ class ReplicaManager(StorageProvider):
                 lambda replica: ask(replica.provider), error, but_not=self.is_deleted, key=directory
             )
 
-    def _listing(
-        self,
-        begin: Callable[[StorageProvider], Iterator[Answer]],
-        on_replica: Callable[[Replica, Callable[[StorageProvider], Iterator[Answer]]], Iterator[Answer]],
-    ) -> Iterator[Answer]:
+    def _listing(self, begin: Callable[[StorageProvider], Iterator[ObjectMetadata]]) -> Iterator[ObjectMetadata]:
         try:
             first, rest = self._of_primary(lambda primary: _begun(begin(primary)))
         except StorageError as error:
             if not error.transient:
                 raise
-            yield from self._of_replicas(lambda replica: on_replica(replica, begin), error)
+            yield from self._of_replicas(lambda replica: self.listing_on(replica, begin), error)
             return
         yield from first
         try:
@@ -250,22 +240,16 @@ class ReplicaManager(StorageProvider):
             self.primary_source.failed(error)
             raise
 
-    def _listing_on(
+    def listing_on(
         self, replica: Replica, begin: Callable[[StorageProvider], Iterator[ObjectMetadata]]
     ) -> Iterator[ObjectMetadata]:
+        """A replica's listing as it stands for the primary's. The first request is made at once: StorageError."""
         first, rest = _begun(begin(replica.provider))
         return (
             as_primary(entry, replica.profile)
             for entry in itertools.chain(first, rest)
             if not self.is_deleted(replica.profile, entry.key)
         )
-
-    def _pages_on(
-        self, directory: str, replica: Replica, _: Callable[[StorageProvider], Iterator[Page]]
-    ) -> Iterator[Page]:
-        # A replica's copies stand for the primary's objects, which its columns could not say.
-        found = self._listing_on(replica, lambda provider: provider.list_directory(directory))
-        return paginate(found, directory, links=not self.capabilities.real_directories)
 
     def _head_on_replicas(self, key: str, error: StorageError | None = None) -> ObjectMetadata:
         return self._of_replicas(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 from mscfs.errors import NotFoundError, StorageError, StoreUnavailableError
@@ -57,19 +56,14 @@ def pages_of_replica(manager: ReplicaManager, directory: str) -> Iterator[Page]:
     for replica in manager.replicas:
         if not replica.health.may_try():
             continue
-        found = replica.provider.list_directory(directory)
         try:
-            first = list(itertools.islice(found, 1))
+            # Its copies stand for the primary's objects, which its own columns could not say.
+            copies = manager.listing_on(replica, lambda provider: provider.list_directory(directory))
         except StorageError as error:
             replica.failed(error)
             trouble = error
             continue
         replica.health.succeeded()
-        copies = (
-            as_primary(entry, replica.profile)
-            for entry in itertools.chain(first, found)
-            if not manager.is_deleted(replica.profile, entry.key)
-        )
         yield from paginate(copies, directory, links=not manager.capabilities.real_directories)
         return
     raise trouble

@@ -94,9 +94,7 @@ class DirectoryMoves(Changes):
                 continue
             if child.staging is not None:
                 child.staging.end_stream()
-                if child.staging.row is not None:
-                    await self._run_blocking(self._journal.drop_upload, child.staging.row)
-                    child.staging.row = None
+                await self._uploads.forget_row(child.staging)
                 with suppress(OSError):  # a full disk: only after a crash it would go by its old name
                     child.staging.renamed(child.key)
             self._moved(child, renamed)

@@ -20,6 +20,7 @@ import msgspec
 
 from mscfs.journal.database import Database
 from mscfs.providers.page import Entry, Page
+from mscfs.vfs.paths import to_bytes, to_name
 
 VERSION = 1
 LIMIT = 256 << 20
@@ -84,7 +85,7 @@ class LastKnown:
     def directories(self) -> dict[str, bool]:
         """The directories of which something is known, and whether their listing is."""
         return {
-            _text(row[0]): bool(row[1])
+            to_name(row[0]): bool(row[1])
             for row in self._database.query("SELECT key, taken IS NOT NULL FROM directories")
         }
 
@@ -110,7 +111,7 @@ class LastKnown:
         rows = self._database.query(
             f"SELECT position, SUBSTR(content, 1, {_DIGEST}) FROM pages"  # noqa: S608 - a number of ours
             " JOIN directories ON directories.id = pages.directory WHERE key = ?",
-            (_raw(directory),),
+            (to_bytes(directory),),
         )
         before: dict[int, bytes] = dict(rows)
         changed = []
@@ -133,7 +134,7 @@ class LastKnown:
 
     def forget_below(self, directory: str) -> None:
         """Forget a directory and all below it."""
-        prefix = _raw(directory)
+        prefix = to_bytes(directory)
         below = "SELECT id FROM directories WHERE SUBSTR(key, 1, ?) = ?"
         with self._database.transaction(durable=False) as connection:
             for table, column in _TABLES:
@@ -144,7 +145,7 @@ class LastKnown:
 
     def read(self, directory: str) -> Snapshot | None:
         """What is known of a directory; None when nothing is, or something is damaged."""
-        found = self._database.query("SELECT id, taken FROM directories WHERE key = ?", (_raw(directory),))
+        found = self._database.query("SELECT id, taken FROM directories WHERE key = ?", (to_bytes(directory),))
         if not found:
             return None
         row, taken = found[0]
@@ -164,7 +165,7 @@ class LastKnown:
         """What was told of one name by itself, `(None,)`: that it does not exist; None when nothing was told."""
         rows = self._database.query(
             "SELECT content FROM names JOIN directories ON directories.id = names.directory WHERE key = ? AND name = ?",
-            (_raw(directory), name),
+            (to_bytes(directory), name),
         )
         try:
             return (_unpack(rows[0][0]),) if rows else None
@@ -232,14 +233,6 @@ def _row(connection: Connection, directory: str, moment: float) -> int:
     found = connection.execute(
         "INSERT INTO directories (key, bytes, touched) VALUES (?, 0, ?)"
         " ON CONFLICT (key) DO UPDATE SET touched = MAX(touched, excluded.touched) RETURNING id",
-        (_raw(directory), moment),
+        (to_bytes(directory), moment),
     ).fetchall()
     return int(found[0][0])
-
-
-def _raw(directory: str) -> bytes:
-    return directory.encode("utf-8", "surrogateescape")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")

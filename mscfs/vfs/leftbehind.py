@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
-from mscfs.errors import NotFoundError, StorageError, VersionMismatchError
+from mscfs.errors import StorageError, VersionMismatchError
 from mscfs.journal import Journal, PendingUpload
+from mscfs.providers.sources import holds_file
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import ObjectMetadata
+from mscfs.vfs.renames import on_primary
 
 
 class InOtherHandsError(StorageError):
@@ -35,8 +36,8 @@ def bring_home(
     """
     with claimed(journal, content):
         target = key or content.key
-        present = _present(manager, target)
-        must_send = present is None or not _holds(manager, present, content.staging)
+        present = on_primary(manager, target)
+        must_send = present is None or not holds_file(manager.primary, present, content.staging)
         if must_send:
             expected = content.base if target == content.key else None
             if not overwrite and (present.version if present is not None else None) != expected:
@@ -71,18 +72,3 @@ def claimed(journal: Journal, content: PendingUpload) -> Iterator[None]:
         yield
     finally:
         journal.release_upload(content.id)
-
-
-def _holds(manager: ReplicaManager, present: ObjectMetadata, staged: Path) -> bool:
-    """Whether the primary holds exactly the staged bytes: the crash came between the upload and its record."""
-    if present.content_length != staged.stat().st_size:
-        return False
-    with manager.primary.get(present.key, expected=present.version) as content, staged.open("rb") as file:
-        return all(file.read(len(piece)) == piece for piece in content)
-
-
-def _present(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
-    try:
-        return manager.primary.head(key)
-    except NotFoundError:
-        return None

@@ -118,9 +118,7 @@ class Moves(DirectoryMoves):
                     )
                 self._on_wishes()
             elif inode.staging is not None:
-                if inode.staging.row is not None:
-                    await self._run_blocking(self._journal.drop_upload, inode.staging.row)
-                    inode.staging.row = None
+                await self._uploads.forget_row(inode.staging)
                 inode.staging.renamed(target)
             current = target_directory.children.get(new_name)
             if current is not None and current is not inode:

@@ -352,6 +352,8 @@ class Namespace:
         return self._answers.apply(parent, name, entry, serial, NEVER)
 
     def _tell(self, parent: Inode, name: str, found: ObjectMetadata | None, moment: float) -> None:
+        if self._recorder.is_off:
+            return  # each name that is made or looked up comes here
         raw = to_bytes(name)
         self._recorder.told(parent.key, raw, None if found is None else to_entry(found, raw, links=False), moment)
 

@@ -44,6 +44,11 @@ class Recorder:
         self._writing = trio.Lock()
         self._is_failing = False
 
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is kept."""
+        return self._last_known is None
+
     async def open(self) -> None:
         """Learn which directories are known. A file that cannot be used is thrown away."""
         if self._last_known is not None:

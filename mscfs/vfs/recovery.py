@@ -135,14 +135,6 @@ class Recovery:
         self.journal.finish_delete(delete.key, self.manager.deletion_wishes(delete.key))
 
 
-def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recovered:
-    """Settle everything that can be settled now."""
-    recovery = Recovery(manager, journal, staging)
-    recovery.begin()
-    recovery.run()
-    return recovery.result
-
-
 def adopt(journal: Journal, staging: Path) -> None:
     """Have the journal know what ended processes left staged, and remove what the primary holds (blocking).
 

@@ -39,7 +39,7 @@ def settle_rename(manager: ReplicaManager, journal: Journal, rename: PendingRena
     begun (the old name stays) or it was complete (nothing is left to do).
     """
     primary = manager.primary
-    source, target = _head(manager, rename.source), _head(manager, rename.target)
+    source, target = on_primary(manager, rename.source), on_primary(manager, rename.target)
     is_copied = source is not None and target is not None and _same_content(manager, source, target)
     if source is not None and is_copied and source.version == rename.version:
         with contextlib.suppress(VersionMismatchError):  # somebody wrote it anew
@@ -80,7 +80,8 @@ def _same_bytes(primary: StorageProvider, source: ObjectMetadata, target: Object
         return True
 
 
-def _head(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
+def on_primary(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
+    """What the primary holds under a key; None: nothing."""
     try:
         return manager.primary.head(key)
     except NotFoundError:

@@ -158,6 +158,11 @@ class StagingFile:
             self._log.write(Staged.of(self.path.name, state, self.key, self.mode, self.base))
 
 
+def staging_directories(journal: Path) -> Path:
+    """Where the staging directories of all processes are, beside the journal of their profile."""
+    return journal.parent / "staging"
+
+
 class StagingArea:
     """The directory of one process's staging files. `limit` bounds their bytes; 0 leaves it to the disk."""
 

@@ -16,6 +16,7 @@ import msgspec
 
 from mscfs.journal import UploadMode
 from mscfs.types import Version
+from mscfs.vfs.paths import to_bytes, to_name
 
 StagedState = Literal["writing", "sending", "sent"]
 """`writing`: nobody closed it yet. `sending`: it is complete, and the primary may lack it. `sent`: nobody needs it any
@@ -39,17 +40,17 @@ class Staged(msgspec.Struct, array_like=True, frozen=True):
     @classmethod
     def of(cls, name: str, state: StagedState, key: str, mode: UploadMode, base: Version | None) -> Staged:
         """What staging file `name` is: content for `key`, to be put as `mode` says, made from `base`."""
-        return cls(name, state, _pack(key), mode, _pack(base.stamp()) if base is not None else b"")
+        return cls(name, state, to_bytes(key), mode, to_bytes(base.stamp()) if base is not None else b"")
 
     @property
     def key(self) -> str:
         """The key it is written to."""
-        return _unpack(self.raw_key)
+        return to_name(self.raw_key)
 
     @property
     def base(self) -> Version | None:
         """The version it was made from."""
-        return Version.from_stamp(_unpack(self.stamp))
+        return Version.from_stamp(to_name(self.stamp))
 
 
 _encode = msgspec.json.Encoder().encode
@@ -129,11 +130,3 @@ def read_log(directory: Path) -> dict[str, Staged]:
 
 def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-
-def _pack(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _unpack(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from mscfs.errors import DirectoryNotEmptyError, NotFoundError, StorageError, VersionMismatchError
 from mscfs.journal import Journal, PendingMove, Wish
+from mscfs.replicas.freshness import comparable_hashes
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import ObjectMetadata, Version
 
@@ -185,11 +186,9 @@ def _undo(manager: ReplicaManager, moved: MovedTree, made: list[ObjectMetadata],
 def _is_copy(source: ObjectMetadata, target: ObjectMetadata) -> bool:
     """Whether `target` can be the copy of what is `source` now: nobody wrote to either since."""
     one, other = source.version, target.version
-    hashes = (one.content_hash, other.content_hash)
-    comparable = all(hashes) and len({text.partition(":")[0] for text in hashes}) == 1
-    return (
-        one.size == other.size and (not comparable or hashes[0] == hashes[1]) and one.modified_ns <= other.modified_ns
-    )
+    if comparable_hashes(one.content_hash, other.content_hash) and one.content_hash != other.content_hash:
+        return False
+    return one.size == other.size and one.modified_ns <= other.modified_ns
 
 
 def _wishes_below(manager: ReplicaManager, source: str, target: str) -> list[Wish]:

@@ -177,6 +177,12 @@ class Uploads:
         if staging.kept:
             self._namespace.written_in_vain(inode)
 
+    async def forget_row(self, staging: StagingFile) -> None:
+        """The journal need not know of a failed upload any more: it is going to another key."""
+        if staging.row is not None:
+            await self._run_blocking(self._journal.drop_upload, staging.row)
+            staging.row = None
+
     async def discard(self, inode: Inode) -> None:
         """Give up an inode's staging file; its row goes too unless it is kept."""
         staging, inode.staging = inode.staging, None

@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol
 import trio
 
 from mscfs.cache.arena import SharedMemory
+from mscfs.descriptors import close_from_3_but
 from mscfs.errors import MscfsError
 from mscfs.workers import process
 
@@ -119,17 +120,9 @@ def _become(connection: socket.socket, memory: int) -> NoReturn:
         os.dup2(nowhere, 0)
         os.dup2(nowhere, 1)
         # Another worker's socket that stays open here would hide from that worker that the daemon is gone.
-        _close_from_3_but(connection.fileno(), memory)
+        close_from_3_but(connection.fileno(), memory)
         gc.set_threshold(*_COLLECTION)
         gc.enable()
         process.work(connection, memory)
     finally:
         os._exit(1)
-
-
-def _close_from_3_but(*kept: int) -> None:
-    first = 3
-    for last in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
-        if first < last:  # closerange takes an empty range for all there is
-            os.closerange(first, last)
-        first = last + 1

@@ -21,6 +21,7 @@ from mscfs.errors import (
     from_oserror,
 )
 from mscfs.providers.base import ObjectReader, StorageProvider
+from mscfs.providers.sources import holds_file
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.outage import pages_of_primary, pages_of_replica
 from mscfs.replicas.step import bring_up_to_date
@@ -268,13 +269,9 @@ def _summary(reader: ObjectReader) -> FetchSummary:
 
 
 def _written_before(store: StorageProvider, key: str, path: Path) -> ObjectMetadata | None:
-    """The metadata of the object, if it holds exactly the bytes of the file: an earlier attempt put them there."""
+    """The metadata of the object, if it is there and holds exactly the bytes of the file."""
     try:
         present = store.head(key)
-        if present.content_length != path.stat().st_size:
-            return None
-        with store.get(key, expected=present.version) as content, path.open("rb") as file:
-            same = all(file.read(len(piece)) == piece for piece in content)
+        return present if holds_file(store, present, path) else None
     except (NotFoundError, VersionMismatchError):
         return None
-    return present if same else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mscfs.errors import StoreUnavailableError
 from mscfs.providers.base import ObjectReader, StorageProvider
@@ -36,6 +39,18 @@ def read_into(got: bytearray, store: StorageProvider, key: str) -> None:
     with store.get(key) as answer:
         for piece in answer:
             got += piece
+
+
+def frees_what_it_closes(make: Callable[[], Any]) -> bool:
+    """Whether nothing of a provider that was used and closed stays in memory, once nobody refers to it."""
+    provider = make()
+    provider.put("k", b"1")
+    assert provider.get("k").read_all() == b"1"
+    provider.close()
+    native = weakref.ref(provider._native)
+    del provider
+    gc.collect()
+    return native() is None
 
 
 class LongReader(ObjectReader):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import time
 import traceback
 import tracemalloc
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -46,7 +44,7 @@ from tests.emulators.broken import Recorder
 from tests.emulators.fault_proxy import FaultProxy
 from tests.emulators.faults import Fault, in_object, reset, stall, truncate
 from tests.providers.contract import MIB, ProviderContract, body, keys
-from tests.providers.object_stores import CALLS, LongReader, read_into
+from tests.providers.object_stores import CALLS, LongReader, frees_what_it_closes, read_into
 
 pytestmark = pytest.mark.emulator
 
@@ -576,11 +574,4 @@ def test_other_credentials_are_a_config_error() -> None:
 
 
 def test_what_is_closed_is_freed(container: Container) -> None:
-    provider = opened(container.profile)
-    provider.put("k", b"1")
-    assert provider.get("k").read_all() == b"1"
-    provider.close()
-    native = weakref.ref(provider._native)
-    del provider
-    gc.collect()
-    assert native() is None
+    assert frees_what_it_closes(lambda: opened(container.profile))

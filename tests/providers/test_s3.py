@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -11,7 +10,6 @@ import threading
 import time
 import traceback
 import tracemalloc
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -58,7 +56,7 @@ from tests.providers.contract import (
     body,
     keys,
 )
-from tests.providers.object_stores import CALLS, LongReader, read_into
+from tests.providers.object_stores import CALLS, LongReader, frees_what_it_closes, read_into
 
 pytestmark = pytest.mark.emulator
 
@@ -916,11 +914,4 @@ def test_the_ca_bundle_of_the_environment_is_trusted(
 
 
 def test_what_is_closed_is_freed(bucket: Bucket) -> None:
-    provider = opened(bucket.profile)
-    provider.put("k", b"1")
-    assert provider.get("k").read_all() == b"1"
-    provider.close()
-    native = weakref.ref(provider._native)
-    del provider
-    gc.collect()
-    assert native() is None
+    assert frees_what_it_closes(lambda: opened(bucket.profile))

@@ -28,9 +28,9 @@ from mscfs.replicas.health import Health
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.source import Replica, Source
 from mscfs.vfs.filesystem import Filesystem
-from mscfs.vfs.recovery import recover
 from tests.doubles import Script, Scripted
 from tests.vfs.inline import InlineTransport
+from tests.vfs.recovering import recover
 
 REPLICAS = ("near", "far")
 LONG = 120

@@ -12,8 +12,8 @@ import trio
 from mscfs.errors import StoreUnavailableError
 from mscfs.vfs.filesystem import RENAME_NOREPLACE
 from mscfs.vfs.inodes import ROOT
-from mscfs.vfs.recovery import recover
 from tests.vfs.inline import world
+from tests.vfs.recovering import recover
 from tests.vfs.test_names import ME, names, read_file, walk, write_file
 
 both = pytest.mark.parametrize("objects", [False, True], ids=["file", "objects"])

@@ -13,9 +13,10 @@ from mscfs.journal import Journal, process_token
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.store import open_store
 from mscfs.types import Version
-from mscfs.vfs.recovery import NOT_CLOSED, NOT_KNOWN, adopt, recover
+from mscfs.vfs.recovery import NOT_CLOSED, NOT_KNOWN, adopt
 from mscfs.vfs.staging_log import Staged, StagingLog
 from tests.vfs.inline import make_config
+from tests.vfs.recovering import recover
 
 ENDED = "1-0-before"
 """A process that is gone."""

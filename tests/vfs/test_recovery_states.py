@@ -17,9 +17,10 @@ from mscfs.journal import Journal
 from mscfs.journal.process import is_alive
 from mscfs.vfs import leftbehind, recovery
 from mscfs.vfs.leftbehind import left_behind
-from mscfs.vfs.recovery import Recovery, recover
+from mscfs.vfs.recovery import Recovery
 from tests.vfs.inline import inline, world
 from tests.vfs.outages import switch
+from tests.vfs.recovering import recover
 from tests.vfs.test_names import names
 
 KINDS = pytest.mark.parametrize("objects", [False, True], ids=["file", "objects"])

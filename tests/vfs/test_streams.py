@@ -12,8 +12,8 @@ from mscfs.journal import process_token
 from mscfs.vfs import streams
 from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
-from mscfs.vfs.recovery import recover
 from tests.vfs.inline import world
+from tests.vfs.recovering import recover
 from tests.vfs.test_names import ME, read_file, write_file
 
 PART = 1000
