@@ -57,6 +57,9 @@ class Version:
 STAMP_KEY = "mscfsversion"
 """User-metadata key of the stamp. Letters only: Azure wants an identifier, HTTP proxies drop underscores."""
 
+CLAIM_KEY = "mscfsclaim"
+"""User-metadata key of an empty object by which somebody took a name for himself: it tells whose request made it."""
+
 SYMLINK_KEY = "mscfssymlink"
 """User-metadata key of a symbolic link's percent-encoded target; the object's body is empty."""
 
@@ -127,6 +130,11 @@ class ObjectMetadata:
     def is_directory(self) -> bool:
         """Whether this is a directory (a common prefix, a marker or a real directory)."""
         return self.type == "directory"
+
+
+def users_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """User metadata of an object without what only its present content has."""
+    return {name: value for name, value in (metadata or {}).items() if name not in {CLAIM_KEY, STAMP_KEY}}
 
 
 def to_ns(moment: datetime) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mscfs.errors import UsageError
-from mscfs.types import STAMP_KEY, SYMLINK_KEY, ObjectMetadata
+from mscfs.types import CLAIM_KEY, STAMP_KEY, SYMLINK_KEY, ObjectMetadata
 
-_OWN_KEYS = frozenset({STAMP_KEY, SYMLINK_KEY})
+_OWN_KEYS = frozenset({CLAIM_KEY, STAMP_KEY, SYMLINK_KEY})
 
 
 def to_metadata(attributes: Mapping[str, object] | None) -> dict[str, str] | None:

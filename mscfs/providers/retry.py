@@ -2,7 +2,8 @@
 
 Repeating must not lie. A condition (`if_absent`, `expected`) that fails at the second try may have been met at the
 first, whose answer was lost: then what is stored is compared with what was sent. So it is when `expected` fails at
-once: something on the way may have sent the request twice. Sources that cannot be read twice are sent once.
+once: something on the way may have sent the request twice. An empty object that was to be new is known by its claim
+(`CLAIM_KEY` in `metadata`), at once too. Sources that cannot be read twice are sent once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from mscfs.providers.base import MultipartUpload, ObjectReader, Source, Space, S
 from mscfs.providers.checksum import Checksum, matches
 from mscfs.providers.page import Page
 from mscfs.providers.sources import read_pieces, read_slice
-from mscfs.types import ByteRange, ObjectMetadata, Version
+from mscfs.types import CLAIM_KEY, ByteRange, ObjectMetadata, Version
 
 logger = logging.getLogger(__name__)
 
@@ -126,13 +127,17 @@ class RetryingProvider(StorageProvider):
                 key, source, metadata=metadata, content_type=content_type, if_absent=if_absent, expected=expected
             )
 
+        claim = (metadata or {}).get(CLAIM_KEY)
+
         def stored() -> ObjectMetadata | None:
+            if claim is not None:
+                return self._find_claimed(key, claim)
             sent = Checksum.of(read_pieces(source, store=self.profile, key=key))
             return self.find_stored(key, [sent], metadata or {}, new=if_absent)
 
         if isinstance(source, ObjectReader):
             return put()
-        return self.change(put, stored, at_once=expected is not None)
+        return self.change(put, stored, at_once=expected is not None or claim is not None)
 
     def start_upload(
         self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
@@ -263,6 +268,14 @@ class RetryingProvider(StorageProvider):
             message = "the store did not say whether it was us who created this empty object"
             raise StoreUnavailableError(message, store=self.profile, key=key)
         return present
+
+    def _find_claimed(self, key: str, claim: str) -> ObjectMetadata | None:
+        """The object, when it is the empty one that bears this claim."""
+        try:
+            present = self.head(key)
+        except NotFoundError:
+            return None
+        return present if not present.content_length and (present.metadata or {}).get(CLAIM_KEY) == claim else None
 
     def _pauses(self) -> Iterator[float]:
         for number in range(self._retry.attempts - 1):

@@ -6,8 +6,10 @@ import errno
 import os
 import stat
 import time
+import uuid
 
 from mscfs.errors import IsADirectoryKeyError, NotFoundError, VersionMismatchError
+from mscfs.types import CLAIM_KEY
 from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.changes import Changes
 from mscfs.vfs.core import Owner
@@ -73,7 +75,7 @@ class Files(Changes):
             if flags & os.O_EXCL:
                 # Empty as it is: whoever wants the name too finds it taken.
                 placeholder = await self._transport.upload(
-                    key, staging.path, metadata=None, if_absent=True, expected=None
+                    key, staging.path, metadata=self._claim(), if_absent=True, expected=None
                 )
                 staging.base, staging.mode = placeholder.version, "update"
             staging.touch()
@@ -88,6 +90,10 @@ class Files(Changes):
         self._names_changed(directory)
         handle, keep = self._opened(inode, flags)
         return handle, keep, self._referenced(inode)
+
+    def _claim(self) -> dict[str, str] | None:
+        """What tells our own empty object from another's when a network lost the answer or doubled the request."""
+        return None if self.manager.capabilities.real_directories else {CLAIM_KEY: uuid.uuid4().hex}
 
     async def read(self, handle_number: int, offset: int, size: int) -> bytes | memoryview:
         """Bytes of the version that open() pinned, or of what was written here since.

@@ -12,7 +12,7 @@ import trio
 from mscfs.errors import NotFoundError, StorageError
 from mscfs.journal import FinishedUpload, Journal, UploadMode
 from mscfs.replicas.manager import ReplicaManager
-from mscfs.types import STAMP_KEY, ObjectMetadata
+from mscfs.types import ObjectMetadata, users_metadata
 from mscfs.vfs import streams
 from mscfs.vfs.commits import Commits
 from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode, Overrides
@@ -136,7 +136,7 @@ class Uploads:
         if mode == "update" and known is not None and metadata is None:
             with suppress(NotFoundError):
                 metadata = (await self._run_blocking(self._manager.primary.head, key)).metadata
-        return {k: v for k, v in (metadata or {}).items() if k != STAMP_KEY} or None
+        return users_metadata(metadata) or None
 
     def _keep_attributes(self, key: str, overrides: Overrides) -> ObjectMetadata:
         return self._manager.primary.set_posix_attributes(

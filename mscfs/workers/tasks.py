@@ -25,7 +25,7 @@ from mscfs.providers.sources import holds_file
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.outage import pages_of_primary, pages_of_replica
 from mscfs.replicas.step import bring_up_to_date
-from mscfs.types import ByteRange, ObjectMetadata, Version
+from mscfs.types import CLAIM_KEY, ByteRange, ObjectMetadata, Version
 from mscfs.workers.parts import OpenUploads
 from mscfs.workers.protocol import (
     AbortParts,
@@ -231,7 +231,8 @@ def put_file(
             key, path, metadata=metadata, content_type=content_type, if_absent=if_absent, expected=expected
         )
     except (AlreadyExistsError, VersionMismatchError):
-        written = _written_before(store, key, path) if repeated else None
+        # Whose a claim is the store's own retries have found out.
+        written = _written_before(store, key, path) if repeated and CLAIM_KEY not in (metadata or {}) else None
         if written is None:
             raise
         if if_absent and not written.content_length:

@@ -11,6 +11,7 @@ from mscfs.config.load import parse_config
 from mscfs.errors import AlreadyExistsError, VersionMismatchError
 from mscfs.providers.base import StorageProvider
 from mscfs.providers.registry import open_provider
+from mscfs.types import CLAIM_KEY
 from tests.emulators.fault_proxy import FaultProxy, through
 from tests.emulators.faults import Fault, Request, duplicate, lost_answer
 
@@ -61,6 +62,18 @@ def test_W5_a_retry_that_finds_somebody_elses_write_is_a_conflict(provider: Stor
     with proxy.failing(duplicate(), where=is_write, times=1), pytest.raises(VersionMismatchError):
         provider.put("k", b"mine!!", expected=old)
     assert provider.get("k").read_all() == b"theirs"
+
+
+@pytest.mark.parametrize("fault", [lost_answer(), duplicate()], ids=["lost answer", "duplicate"])
+def test_W5_who_takes_a_name_finds_his_own_claim(provider: StorageProvider, proxy: FaultProxy, fault: Fault) -> None:
+    with proxy.failing(fault, where=is_write, times=1):
+        made = provider.put("k", b"", if_absent=True, metadata={CLAIM_KEY: "mine"})
+    assert provider.head("k").version == made.version
+    with proxy.failing(fault, where=is_write, times=1), pytest.raises(AlreadyExistsError):
+        provider.put("k", b"", if_absent=True, metadata={CLAIM_KEY: "of another"})
+    provider.put("k", b"written since", metadata={CLAIM_KEY: "mine"})
+    with pytest.raises(AlreadyExistsError):
+        provider.put("k", b"", if_absent=True, metadata={CLAIM_KEY: "mine"})
 
 
 def test_W5_a_new_file_whose_answer_was_lost_is_ours(provider: StorageProvider, proxy: FaultProxy) -> None:

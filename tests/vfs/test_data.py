@@ -240,6 +240,27 @@ async def test_W5_exclusive_creation_is_decided_at_open(tmp_path):
         assert (w.store("primary") / "mine").read_bytes() == b"pid 1"
 
 
+async def test_W5_a_name_that_was_taken_by_a_doubled_request_is_ours_and_nothing_of_it_stays(tmp_path, monkeypatch):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        primary = w.parts.manager.primary
+        real = primary.inner.put
+
+        def doubled(key, source, **named):
+            if named["if_absent"]:
+                real(key, source, **named)
+            return real(key, source, **named)
+
+        monkeypatch.setattr(primary.inner, "put", doubled)
+        handle, _, _ = await w.fs.create(ROOT, "mine", 0o644, os.O_WRONLY | os.O_EXCL, ME)
+        with pytest.raises(FileExistsError):
+            await w.fs.create(ROOT, "mine", 0o644, os.O_WRONLY | os.O_EXCL, ME)
+        await w.fs.write(handle, 0, b"pid 1")
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        assert primary.get("mine").read_all() == b"pid 1"
+        assert not primary.head("mine").metadata
+
+
 async def test_W5_an_open_with_o_trunc_replaces_the_file(tmp_path):
     async with world(tmp_path) as w:
         put(w.store("primary") / "a", b"version one")
