@@ -11,6 +11,7 @@
         ├── VersionMismatchError    ESTALE   the object is not the expected version any more
         ├── AccessDeniedError       EACCES   the store refused the credentials  (PermissionError)
         ├── InvalidKeyError         EINVAL   this store cannot hold that key
+        │   └── KeyTooLongError     ENAMETOOLONG
         ├── NotADirectoryKeyError   ENOTDIR  a parent of the key is a file      (NotADirectoryError)
         ├── IsADirectoryKeyError    EISDIR   the key is a directory             (IsADirectoryError)
         ├── DirectoryNotEmptyError  ENOTEMPTY
@@ -133,6 +134,12 @@ class InvalidKeyError(StorageError):
     number = errno.EINVAL
 
 
+class KeyTooLongError(InvalidKeyError):
+    """The key, or one of its names, has more bytes than this store takes."""
+
+    number = errno.ENAMETOOLONG
+
+
 class NotADirectoryKeyError(StorageError, NotADirectoryError):
     """A parent of the key is a file."""
 
@@ -210,7 +217,7 @@ _BY_ERRNO: dict[int, type[StorageError]] = {
     errno.EACCES: AccessDeniedError,
     errno.EPERM: AccessDeniedError,
     errno.EINVAL: InvalidKeyError,
-    errno.ENAMETOOLONG: InvalidKeyError,
+    errno.ENAMETOOLONG: KeyTooLongError,
     errno.EILSEQ: InvalidKeyError,
     errno.ENOTDIR: NotADirectoryKeyError,
     errno.EISDIR: IsADirectoryKeyError,

@@ -20,6 +20,7 @@ from mscfs.errors import (
     AlreadyExistsError,
     DirectoryNotEmptyError,
     InvalidKeyError,
+    KeyTooLongError,
     NotFoundError,
     UnsupportedError,
     VersionMismatchError,
@@ -36,7 +37,7 @@ from mscfs.providers.azure_metadata import (
 from mscfs.providers.azure_native import native_client
 from mscfs.providers.azure_upload import BlockUpload
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
-from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
+from mscfs.providers.keys import LONGEST_NAME, check_directory_key, check_object_key, symlink_metadata, with_symlink
 from mscfs.providers.native import LARGEST_PUT, NotUnderstoodError
 from mscfs.providers.presence import BucketPresence
 from mscfs.providers.sources import in_memory, read_parts
@@ -71,6 +72,14 @@ class AzureProvider(StorageProvider):
         self._native = native_client(self._connection, self._prefix) if use_native else None
         self._presence = BucketPresence(self.probe)
         self.identity = "/".join(part for part in (self._connection.endpoint, container, prefix) if part)
+
+    def check_new_key(self, key: str) -> None:
+        if _MANGLED.search(key):
+            message = "Azure keeps no control characters, no backslashes and no '.' at the end of a name"
+            raise InvalidKeyError(message, store=self.profile, key=key)
+        # Characters, not bytes.
+        if len(self._prefix + key) > LONGEST_NAME:
+            raise KeyTooLongError(f"Azure's names have at most {LONGEST_NAME} characters", store=self.profile, key=key)
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         if self._native and self._is_named_as_it_is(key) and self._native.serves(key):
@@ -188,7 +197,7 @@ class AzureProvider(StorageProvider):
 
     def make_directory(self, directory: str) -> None:
         check_directory_key(directory, store=self.profile)
-        self._check_kept(directory)
+        self.check_new_key(directory)
         self._put(directory, b"", {FOLDER_KEY: "true"}, None)
 
     def remove_directory(self, directory: str) -> None:
@@ -239,12 +248,7 @@ class AzureProvider(StorageProvider):
 
     def _check_key(self, key: str) -> None:
         check_object_key(key, store=self.profile)
-        self._check_kept(key)
-
-    def _check_kept(self, key: str) -> None:
-        if _MANGLED.search(key):
-            message = "Azure keeps no control characters, no backslashes and no '.' at the end of a name"
-            raise InvalidKeyError(message, store=self.profile, key=key)
+        self.check_new_key(key)
 
     def _check_metadata(self, metadata: Mapping[str, str] | None) -> None:
         for name, value in (metadata or {}).items():

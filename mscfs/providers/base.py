@@ -162,6 +162,12 @@ class StorageProvider(ABC):
     """URL-like, free of secrets, equal for the same place: `s3://endpoint/bucket/prefix`. Part of cache keys."""
     capabilities: Capabilities
 
+    def check_new_key(self, key: str) -> None:  # noqa: B027 - a store may take any key
+        """Raise InvalidKeyError for an object or directory that this store cannot hold, without asking it.
+
+        KeyTooLongError where it is the length. Every call that writes to a key refuses the same ones.
+        """
+
     @abstractmethod
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         """Open an object for reading.

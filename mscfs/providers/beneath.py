@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from mscfs.errors import (
     InvalidKeyError,
+    KeyTooLongError,
     NotADirectoryKeyError,
     NotFoundError,
     StorageError,
@@ -39,7 +40,7 @@ def check_path(path: str, *, store: str) -> None:
         if segment in {"", ".", ".."} or "\0" in segment or is_draft(segment):
             raise InvalidKeyError("a directory cannot hold this key", store=store, key=path.replace("\0", "\\0"))
         if len(os.fsencode(segment)) > _MOST_BYTES_IN_A_NAME:
-            raise InvalidKeyError(f"a name has more than {_MOST_BYTES_IN_A_NAME} bytes", store=store, key=path)
+            raise KeyTooLongError(f"a name has more than {_MOST_BYTES_IN_A_NAME} bytes", store=store, key=path)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from mscfs.errors import (
     ConfigError,
     InvalidKeyError,
     IsADirectoryKeyError,
+    KeyTooLongError,
     NotFoundError,
     VersionMismatchError,
 )
@@ -33,6 +34,9 @@ from mscfs.providers.sources import read_pieces
 from mscfs.types import STAMP_KEY, ByteRange, ObjectMetadata, Version
 
 log = logging.getLogger(__name__)
+
+_LONGEST_PATH = 4095
+"""Bytes of a path that the kernel takes."""
 
 
 class FileProvider(StorageProvider):
@@ -60,6 +64,11 @@ class FileProvider(StorageProvider):
         self._told_of_metadata = False
 
     # -- reading ------------------------------------------------------------------------------------------------
+
+    def check_new_key(self, key: str) -> None:
+        self._check(key.removesuffix("/"))
+        if len(os.fsencode(f"{self._path}/{key}")) > _LONGEST_PATH:
+            raise KeyTooLongError(f"the path has more than {_LONGEST_PATH} bytes", store=self.profile, key=key)
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> FileReader:
         """Open a file; a symbolic link is followed as long as it stays below the base."""
@@ -166,7 +175,7 @@ class FileProvider(StorageProvider):
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
     ) -> ObjectMetadata:
         """Copy, by the kernel where the file system can share the bytes. A symbolic link is copied as one."""
-        self._check(target)
+        self._check_new(target)
         found = self.head(source)
         if found.symlink_target is not None:
             if expected is not None and found.version != expected:
@@ -188,7 +197,7 @@ class FileProvider(StorageProvider):
     ) -> ObjectMetadata:
         """A single step; the version stays what it was."""
         self._check(source)
-        self._check(target)
+        self._check_new(target)
         with storage_errors(store=self.profile, key=source), self._base() as base, ExitStack() as held:
             try:
                 from_directory = held.enter_context(closing(base.open_directory(_parent(source))))
@@ -214,6 +223,7 @@ class FileProvider(StorageProvider):
         """rename(2): a single step, whatever is below."""
         self._check_directory(source)
         self._check_directory(target)
+        self.check_new_key(target)
         old, new = source.removesuffix("/"), target.removesuffix("/")
         with storage_errors(store=self.profile, key=source), self._base() as base, ExitStack() as held:
             above_old = held.enter_context(closing(base.open_directory(_parent(old))))
@@ -252,6 +262,7 @@ class FileProvider(StorageProvider):
     def make_directory(self, directory: str) -> None:
         """Make a directory, and its parents."""
         self._check_directory(directory)
+        self.check_new_key(directory)
         with storage_errors(store=self.profile, key=directory), self._base() as base:
             os.close(base.make_directory(directory.removesuffix("/")))
 
@@ -348,6 +359,10 @@ class FileProvider(StorageProvider):
     def _check(self, key: str) -> None:
         check_path(key, store=self.profile)
 
+    def _check_new(self, key: str) -> None:
+        self._check(key)
+        self.check_new_key(key)
+
     def _check_directory(self, directory: str) -> None:
         if not directory.endswith("/"):
             raise InvalidKeyError("a directory's key is a name that ends in '/'", store=self.profile, key=directory)
@@ -360,7 +375,7 @@ class FileProvider(StorageProvider):
 
     def _draft(self, key: str, expected: Version | None = None) -> Draft:
         """A draft in the key's directory, which is made where it is missing, unless a version is expected there."""
-        self._check(key)
+        self._check_new(key)
         with self._base() as base:
             try:
                 directory = base.make_directory(_parent(key)) if expected is None else base.open_directory(_parent(key))
@@ -388,7 +403,7 @@ class FileProvider(StorageProvider):
         return describe(key, status, metadata=read_metadata(draft.descriptor, status))
 
     def _link(self, key: str, target: str, *, if_absent: bool) -> ObjectMetadata:
-        self._check(key)
+        self._check_new(key)
         with (
             storage_errors(store=self.profile, key=key),
             self._base() as base,

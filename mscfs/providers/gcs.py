@@ -28,7 +28,7 @@ from mscfs.providers.gcs_connection import PUBLIC_ENDPOINT, GcsConnection
 from mscfs.providers.gcs_native import native_client
 from mscfs.providers.gcs_transfer import GcsReader, as_file
 from mscfs.providers.gcs_upload import ComposedUpload, delete_parts, is_part
-from mscfs.providers.keys import check_directory_key, check_object_key, symlink_metadata, with_symlink
+from mscfs.providers.keys import check_directory_key, check_length, check_object_key, symlink_metadata, with_symlink
 from mscfs.providers.native import LARGEST_PUT, NotUnderstoodError
 from mscfs.providers.presence import BucketPresence
 from mscfs.providers.sources import in_memory
@@ -36,7 +36,6 @@ from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
 
 _PIECE = 4 * MIB
 _CONTENT_TYPE = "application/octet-stream"
-_LONGEST_NAME = 1024
 _RESERVED = (".well-known/acme-challenge/",)
 _ATTEMPTS = 10
 """How often a read or a change of metadata starts anew because the object was replaced meanwhile."""
@@ -69,6 +68,12 @@ class GcsProvider(StorageProvider):
         self._presence = BucketPresence(self.probe)
         place = self._connection.endpoint.removeprefix(PUBLIC_ENDPOINT).rpartition("://")[2]
         self.identity = "gs://" + "/".join(part for part in (place, bucket, prefix) if part)
+
+    def check_new_key(self, key: str) -> None:
+        check_length(key, self._prefix, store=self.profile)
+        name = self._prefix + key
+        if "\n" in name or "\r" in name or name.startswith(_RESERVED) or is_part(name):
+            raise InvalidKeyError("Google Cloud Storage cannot hold this key", store=self.profile, key=key)
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         self._connection.condition(key, expected=expected)
@@ -190,7 +195,7 @@ class GcsProvider(StorageProvider):
 
     def make_directory(self, directory: str) -> None:
         check_directory_key(directory, store=self.profile)
-        self._check_name(directory)
+        self.check_new_key(directory)
         self._put(directory, b"", None, None)
 
     def remove_directory(self, directory: str) -> None:
@@ -239,14 +244,7 @@ class GcsProvider(StorageProvider):
 
     def _check_key(self, key: str) -> None:
         check_object_key(key, store=self.profile)
-        self._check_name(key)
-
-    def _check_name(self, key: str) -> None:
-        """Raise InvalidKeyError for what the service does not take as a name."""
-        name = self._prefix + key
-        refused = "\n" in name or "\r" in name or len(name.encode()) > _LONGEST_NAME or name.startswith(_RESERVED)
-        if refused or is_part(name):
-            raise InvalidKeyError("Google Cloud Storage cannot hold this key", store=self.profile, key=key)
+        self.check_new_key(key)
 
     def _new_blob(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> Blob:
         blob = self._blob(key)

@@ -6,8 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import quote, unquote
 
-from mscfs.errors import InvalidKeyError
+from mscfs.errors import InvalidKeyError, KeyTooLongError
 from mscfs.types import SYMLINK_KEY, ObjectMetadata
+
+LONGEST_NAME = 1024
+"""Of an object in a bucket, the profile's prefix included: bytes, and characters on Azure."""
+
+
+def check_length(key: str, prefix: str, *, store: str) -> None:
+    """Raise KeyTooLongError for a key that, in UTF-8 and below a profile's prefix, no bucket takes as a name."""
+    most = LONGEST_NAME - len(prefix.encode())
+    if len(key.encode("utf-8", "surrogateescape")) > most:
+        raise KeyTooLongError(f"the key has more than {most} bytes", store=store, key=key)
 
 
 def check_object_key(key: str, *, store: str) -> None:

@@ -112,6 +112,9 @@ class RetryingProvider(StorageProvider):
 
     # -- writing ------------------------------------------------------------------------------------------------
 
+    def check_new_key(self, key: str) -> None:
+        self.inner.check_new_key(key)
+
     def put(
         self,
         key: str,

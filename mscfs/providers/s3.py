@@ -22,7 +22,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
-from mscfs.providers.keys import check_directory_key, check_object_key, check_text, symlink_metadata
+from mscfs.providers.keys import check_directory_key, check_length, check_object_key, check_text, symlink_metadata
 from mscfs.providers.native import LARGEST_PUT, NativeClient, NotUnderstoodError
 from mscfs.providers.page import Page
 from mscfs.providers.s3_conditions import Verdict
@@ -71,6 +71,9 @@ class S3Provider(StorageProvider):
         self._is_bucket_known = False
         self.identity = "s3://" + "/".join(part for part in (connection.endpoint, bucket, prefix) if part)
 
+    def check_new_key(self, key: str) -> None:
+        check_length(key, self._prefix, store=self.profile)
+
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         self._check_readable(key)
         with self._missing_bucket():
@@ -97,7 +100,7 @@ class S3Provider(StorageProvider):
         if_absent: bool = False,
         expected: Version | None = None,
     ) -> ObjectMetadata:
-        check_object_key(key, store=self.profile)
+        self._check_key(key)
         self._check_metadata(metadata)
         size = self._size(source, key)
         # Only another store's answer has to be gathered in memory before it can be sent in one request.
@@ -123,7 +126,7 @@ class S3Provider(StorageProvider):
     def start_upload(
         self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
     ) -> MultipartUpload:
-        check_object_key(key, store=self.profile)
+        self._check_key(key)
         self._check_metadata(metadata)
         return self._start_upload(key, metadata, content_type)
 
@@ -133,7 +136,7 @@ class S3Provider(StorageProvider):
     def copy(
         self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
     ) -> ObjectMetadata:
-        check_object_key(target, store=self.profile)
+        self._check_key(target)
         for _ in range(_ATTEMPTS):
             found = self._find(source, expected)
             # Not every server heeds the conditions of a copy.
@@ -190,6 +193,7 @@ class S3Provider(StorageProvider):
 
     def make_directory(self, directory: str) -> None:
         check_directory_key(directory, store=self.profile)
+        self.check_new_key(directory)
         # A marker that is there may have metadata of another tool.
         with suppress(AlreadyExistsError):
             self._sdk.put(directory, b"", content_type="application/x-directory", if_absent=True)
@@ -244,6 +248,10 @@ class S3Provider(StorageProvider):
         if not key or key.endswith("/"):
             raise NotFoundError("no such object", store=self.profile, key=key)
         check_text(key, store=self.profile)
+
+    def _check_key(self, key: str) -> None:
+        check_object_key(key, store=self.profile)
+        self.check_new_key(key)
 
     def _check_metadata(self, metadata: Mapping[str, str] | None) -> None:
         for name, value in (metadata or {}).items():

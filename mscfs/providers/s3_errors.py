@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 from mscfs.errors import (
     AccessDeniedError,
     IntegrityError,
-    InvalidKeyError,
+    KeyTooLongError,
     NoSpaceError,
     NotFoundError,
     QuotaExceededError,
@@ -53,7 +53,7 @@ _BY_CODE: dict[str, _Meaning] = {
     "InvalidObjectState": (AccessDeniedError, "the object is archived: restore it first"),
     "InvalidRange": (IntegrityError, "the object is shorter than expected"),
     "InvalidToken": _REFUSED,
-    "KeyTooLongError": (InvalidKeyError, "the key is too long"),
+    "KeyTooLongError": (KeyTooLongError, "the key is too long"),
     "MetadataTooLarge": (UnsupportedError, "this store keeps no more than 2 KB of metadata"),
     "NoSuchBucket": (StoreMissingError, "the bucket does not exist"),
     "NoSuchKey": (NotFoundError, "no such object"),

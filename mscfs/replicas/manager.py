@@ -311,6 +311,10 @@ class ReplicaManager(StorageProvider):
 
     # -- writing ------------------------------------------------------------------------------------------------
 
+    def check_new_key(self, key: str) -> None:
+        """Of the primary."""
+        self.primary.check_new_key(key)
+
     def put(
         self,
         key: str,

@@ -102,9 +102,11 @@ class Core:
         if len(to_bytes(name)) > NAME_MAX:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), name)
 
-    def _check_name(self, name: str) -> None:
+    def _check_new_name(self, directory: Inode, name: str, *, is_directory: bool = False) -> None:
+        """Refuse what the primary could not hold now, not when it is closed."""
         self._check_length(name)
         check_new_name(name, binary_keys=self.manager.capabilities.binary_keys)
+        self.manager.check_new_key(f"{directory.key}{name}/" if is_directory else directory.key + name)
 
     async def _lookup_or_none(self, directory: Inode, name: str) -> Inode | None:
         try:

@@ -53,7 +53,7 @@ class Files(Changes):
         """Make a file and open it. With O_EXCL the name is taken on the primary now, across hosts (W5)."""
         self._check_writable()
         directory = self._directory(parent)
-        self._check_name(name)
+        self._check_new_name(directory, name)
         async with self.namespace.gate.passage(directory):
             return await self._create(directory, name, mode, flags, owner)
 

@@ -72,7 +72,7 @@ class Moves(DirectoryMoves):
         if flags & ~RENAME_NOREPLACE:
             raise OSError(errno.EINVAL, "only RENAME_NOREPLACE is supported")
         source_directory, target_directory = self._directory(parent), self._directory(new_parent)
-        self._check_name(new_name)
+        self._check_new_name(target_directory, new_name)
         # The kernel holds the names of both directories: nobody changes them between these steps.
         async with self.namespace.gate.passage(source_directory):
             inode = await self.namespace.lookup(source_directory, name)

@@ -143,7 +143,7 @@ class Names(Changes):
         """Make a directory."""
         directory = self._directory(parent)
         async with self.namespace.gate.passage(directory):
-            await self._check_vacant(directory, name)
+            await self._check_vacant(directory, name, is_directory=True)
             key = directory.key + name + "/"
             await self._run_blocking(self._make_directory, key, mode, owner)
             self._on_wishes()
@@ -161,10 +161,10 @@ class Names(Changes):
             uid, gid = (owner.uid, owner.gid) if MAY_GIVE_AWAY else (None, None)
             self.manager.primary.set_posix_attributes(key, mode=mode, uid=uid, gid=gid)
 
-    async def _check_vacant(self, directory: Inode, name: str) -> None:
+    async def _check_vacant(self, directory: Inode, name: str, *, is_directory: bool = False) -> None:
         """Raise unless `name` is free to be made in a directory; afterwards it is on the store, too."""
         self._check_writable()
-        self._check_name(name)
+        self._check_new_name(directory, name, is_directory=is_directory)
         if await self._lookup_or_none(directory, name) is not None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), name)
         await self._vacate(directory.key + name)

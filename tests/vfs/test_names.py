@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from functools import partial
 
 import pytest
 import trio
 
+from mscfs.providers.keys import check_length
 from mscfs.vfs.filesystem import RENAME_NOREPLACE, Change, Owner
 from mscfs.vfs.inodes import ROOT
 from tests.vfs.inline import world
@@ -308,3 +310,28 @@ async def test_forgotten_inodes_leave_no_trace(tmp_path):
         for number in (*numbers, directory.number):
             w.fs.forget(number, 1)
         assert len(w.parts.namespace.table) == before
+
+
+async def test_N3_a_path_that_the_primary_cannot_hold_is_refused_when_it_is_made(tmp_path, monkeypatch):
+    """At open(), not at close(): nothing is staged that no store will ever take."""
+    async with world(tmp_path, objects=True) as w:
+        monkeypatch.setattr(
+            w.parts.manager.primary.inner, "check_new_key", partial(check_length, prefix="", store="data")
+        )
+        number, length = ROOT, 0
+        while length + 252 <= 1024:
+            number, length = (await w.fs.make_directory(number, "d" * 251, 0o755, ME)).number, length + 252
+        await write_file(w.fs, number, "f" * (1024 - length), b"fits")
+        await write_file(w.fs, ROOT, "short", b"moves")
+        too_long = "f" * (1025 - length)
+        for call in (
+            partial(w.fs.create, number, too_long, 0o644, os.O_WRONLY, ME),
+            partial(w.fs.make_directory, number, too_long[1:], 0o755, ME),  # with its final slash
+            partial(w.fs.symlink, number, too_long, "target", ME),
+            partial(w.fs.rename, ROOT, "short", number, too_long, 0),
+        ):
+            with pytest.raises(OSError) as refused:
+                await call()
+            assert refused.value.errno == errno.ENAMETOOLONG
+        assert await names(w.fs, number) == ["f" * (1024 - length)]
+        assert w.parts.area.bytes == 0
