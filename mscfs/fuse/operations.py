@@ -245,7 +245,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return to_entry(await self._filesystem.set_attributes(inode, change))
+        return to_entry(await self._filesystem.set_attributes(inode, change, by_handle=fh is not None))
 
     @guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:

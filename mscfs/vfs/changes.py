@@ -40,13 +40,17 @@ LARGEST_KEPT = 256 * MIB
 class Changes(Core):
     """See the module."""
 
-    async def set_attributes(self, number: int, change: Change) -> Attributes:
-        """truncate(2), chmod(2), chown(2), utimensat(2)."""
+    async def set_attributes(self, number: int, change: Change, *, by_handle: bool = False) -> Attributes:
+        """truncate(2), chmod(2), chown(2), utimensat(2).
+
+        `by_handle`: ftruncate(2), whose close() brings the file home. Of truncate(2) by path the primary has the result
+        when it returns (W1), whoever else has the file open.
+        """
         self._check_writable()
         with self._table[number].used() as inode:
             async with self.namespace.gate.passage(inode):
                 if change.size is not None:
-                    await self._truncate(inode, change.size)
+                    await self._truncate(inode, change.size, bring_home=not by_handle)
                 if change.is_kept_by_store or change.atime_ns is not None:
                     await self._set_posix_attributes(inode, change)
                 return self._attributes_of(inode)
@@ -87,7 +91,7 @@ class Changes(Core):
                 async with inode.lock:
                     await self._staging(inode)
 
-    async def _truncate(self, inode: Inode, size: int) -> None:
+    async def _truncate(self, inode: Inode, size: int, *, bring_home: bool = False) -> None:
         if inode.is_directory:
             raise IsADirectoryKeyError("is a directory", key=inode.key)
         async with inode.lock:
@@ -101,9 +105,10 @@ class Changes(Core):
             self._area.reserve(staging, size)
             staging.truncate(size)
             inode.overrides.mtime_ns = time.time_ns()
+            if bring_home:
+                # With the lock held: the end of somebody's handle must not take over the upload, and its error.
+                await self._uploads.bring_home(inode)
         if not inode.handles:
-            # truncate(2) by path: there is no close() that could bring it home.
-            await self._uploads.flush(inode)
             await self._uploads.discard(inode)
 
     async def _set_posix_attributes(self, inode: Inode, change: Change) -> None:

@@ -148,8 +148,8 @@ class Files(Changes):
         self.handles.remove(handle_number)
         if handle.writable:
             inode.writers -= 1
-        if len(inode.handles) == 1:
-            # Still counted as open, so that the inode outlives the upload.
+        while len(inode.handles) == 1 and inode.staging is not None:
+            # Still counted as open, so that the inode outlives the upload. Somebody may truncate it by path meanwhile.
             if inode.deleted:
                 await self._uploads.discard(inode)
             else:

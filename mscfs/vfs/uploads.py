@@ -56,14 +56,17 @@ class Uploads:
         Raises the store's error. The content then stays staged and in the journal: it is sent again by the next
         flush, or by the next mount if its base is still the primary's version (W4).
         """
-        if inode.staging is None or not inode.staging.dirty or inode.deleted:
-            return
-        # Writers wait while their file is on its way: an object is one state of the file, never a mixture of two.
-        async with inode.lock:
-            staging = inode.staging
-            if staging is not None and staging.dirty and not inode.deleted:
-                async with self._namespace.replacing(inode.key):
-                    await self._upload(inode, staging)
+        if inode.staging is not None and inode.staging.dirty and not inode.deleted:
+            # Writers wait while their file is on its way: an object is one state of the file, never a mixture of two.
+            async with inode.lock:
+                await self.bring_home(inode)
+
+    async def bring_home(self, inode: Inode) -> None:
+        """The same, for a caller who holds the inode's lock."""
+        staging = inode.staging
+        if staging is not None and staging.dirty and not inode.deleted:
+            async with self._namespace.replacing(inode.key):
+                await self._upload(inode, staging)
 
     def written(self, inode: Inode, staging: StagingFile) -> None:
         """The file was written to: a large one that is written in order is on its way from now on."""

@@ -217,7 +217,7 @@ async def test_W5_a_file_replaced_as_a_whole_is_last_writer_wins(tmp_path):
         put(w.store("primary") / "a", b"version one")
         found = await w.fs.lookup(ROOT, "a")
         handle, _ = await w.fs.open(found.number, os.O_WRONLY)
-        await w.fs.set_attributes(found.number, Change(size=0))  # what O_TRUNC becomes
+        await w.fs.set_attributes(found.number, Change(size=0), by_handle=True)  # what O_TRUNC becomes
         await w.fs.write(handle, 0, b"mine")
         put(w.store("primary") / "a", b"somebody else's")
         await w.fs.flush(handle)
@@ -281,6 +281,73 @@ async def test_W6_truncate_by_path_up_and_down(tmp_path, size):
         changed = await w.fs.set_attributes(found.number, Change(size=size))
         assert changed.size == size
         assert (w.store("primary") / "a").read_bytes() == b"hello world"[:size].ljust(size, b"\0")
+
+
+async def test_W1_a_truncate_by_path_is_on_the_primary_whoever_has_the_file_open(tmp_path):
+    async with world(tmp_path, objects=True) as w:
+        primary = w.parts.manager.primary
+        await write_file(w.fs, ROOT, "a", b"hello world")
+        number = (await w.fs.lookup(ROOT, "a")).number
+        reader = await open_file(w, "a")
+        writer = await open_file(w, "a", os.O_RDWR)
+        await w.fs.write(writer, 0, b"J")
+        await w.fs.set_attributes(number, Change(size=5))
+        assert primary.get("a").read_all() == b"Jello"
+        await w.fs.set_attributes(number, Change(size=4), by_handle=True)
+        assert primary.get("a").read_all() == b"Jello"  # this one comes home with its close()
+        await w.fs.flush(writer)
+        await w.fs.set_attributes(number, Change(size=3))  # between close() and the kernel's release
+        assert primary.get("a").read_all() == b"Jel"
+        for handle in (writer, reader):
+            await w.fs.release(handle)
+        assert w.parts.area.files == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_W1_a_truncate_by_path_during_the_last_close_waits_for_its_own_upload(tmp_path, fails):
+    """The close must neither answer for it nor leave its staging file behind."""
+    async with world(tmp_path, objects=True) as w:
+        primary = w.parts.manager.primary
+        await write_file(w.fs, ROOT, "a", b"hello world")
+        number = (await w.fs.lookup(ROOT, "a")).number
+        handle = await open_file(w, "a", os.O_RDWR)
+        await w.fs.write(handle, 0, b"J")
+        reached, go_on, uploads = trio.Event(), trio.Event(), []
+
+        async def hold(what, *_):
+            if what == "upload":
+                uploads.append(what)
+                if len(uploads) == 1:
+                    reached.set()
+                    await go_on.wait()
+                elif fails:
+                    raise StoreUnavailableError("down", store="data")
+
+        w.transport.before = hold
+        outcome = []
+
+        async def truncate():
+            try:
+                await w.fs.set_attributes(number, Change(size=2))
+            except OSError as error:
+                outcome.append(error)
+            else:
+                outcome.append(primary.get("a").read_all())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.fs.release, handle)
+            await reached.wait()
+            nursery.start_soon(truncate)
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+            go_on.set()
+        if fails:
+            assert isinstance(outcome[0], StoreUnavailableError)
+            assert primary.get("a").read_all() == b"Jello world"
+            assert w.parts.journal.uploads()
+        else:
+            assert outcome == [b"Je"]
+            assert w.parts.area.files == 0
 
 
 async def test_W6_append_sparse_and_two_handles(tmp_path):

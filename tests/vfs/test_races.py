@@ -212,7 +212,7 @@ async def test_R2_W5_a_file_emptied_and_written_after_it_was_changed_elsewhere_i
         with pytest.raises(OSError):
             await w.fs.open(number, os.O_RDONLY | os.O_DIRECT)
         await names(w.fs)
-        await w.fs.set_attributes(number, Change(size=0))
+        await w.fs.set_attributes(number, Change(size=0), by_handle=True)
         await w.fs.write(handle, 0, b"mine")
         await w.fs.flush(handle)  # replaced as a whole: the last writer wins
         assert primary.get("a").read_all() == b"mine"

@@ -92,10 +92,10 @@ async def test_W3_a_change_of_what_was_sent_falls_back_to_the_whole_file(tmp_pat
             await w.fs.write(handle, 7, b"new")
             expected[7:10] = b"new"
         elif disturbance == "truncate":
-            await w.fs.set_attributes(number, Change(size=2 * PART + 1))
+            await w.fs.set_attributes(number, Change(size=2 * PART + 1), by_handle=True)
             del expected[2 * PART + 1 :]
         else:
-            await w.fs.set_attributes(number, Change(size=0))
+            await w.fs.set_attributes(number, Change(size=0), by_handle=True)
             expected.clear()
         await w.fs.write(handle, len(expected), b"more")
         await settled()
