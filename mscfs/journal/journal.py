@@ -248,12 +248,15 @@ class Journal:
             )
         )
 
+    def is_hidden(self, replica: str, key: str) -> bool:
+        """Whether the replica's copy is hidden: of what was deleted here, as far as is known."""
+        row = (replica, _blob(key))
+        return bool(self._database.query("SELECT 1 FROM hidden WHERE replica = ? AND key = ?", row))
+
     def show(self, replica: str, key: str) -> None:
         """The replica holds what the primary holds: a copy that was hidden is shown again."""
-        row = (replica, _blob(key))
-        if self._database.query("SELECT 1 FROM hidden WHERE replica = ? AND key = ?", row):
-            with self._database.transaction(durable=False) as connection:
-                connection.execute("DELETE FROM hidden WHERE replica = ? AND key = ?", row)
+        with self._database.transaction(durable=False) as connection:
+            connection.execute("DELETE FROM hidden WHERE replica = ? AND key = ?", (replica, _blob(key)))
 
     # -- uploads ------------------------------------------------------------------------------------------------
 

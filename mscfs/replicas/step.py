@@ -14,6 +14,8 @@ from mscfs.errors import (
     UnsupportedError,
     VersionMismatchError,
 )
+from mscfs.journal import Journal, Wish
+from mscfs.providers.base import StorageProvider
 from mscfs.replicas.freshness import is_up_to_date
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.source import Replica
@@ -56,8 +58,34 @@ def bring_up_to_date(manager: ReplicaManager, profile: str, key: str, *, delete:
     if result.outcome != "absent":  # then the replica was not asked
         replica.health.succeeded()
     if result.outcome in {"fresh", "copied"} and manager.journal is not None:
-        manager.journal.show(profile, key)
+        _show(manager, manager.journal, profile, key)
     return result
+
+
+def _show(manager: ReplicaManager, journal: Journal, profile: str, key: str) -> None:
+    """The replica holds what the primary holds, or held: a copy that was hidden is of use again.
+
+    It may have been hidden since the step's last look at the primary, by a delete: so look once more, and afterwards.
+    """
+    if not journal.is_hidden(profile, key) or not _is_on_primary(manager.primary, key):
+        return
+    journal.show(profile, key)
+    is_there = False
+    try:
+        is_there = _is_on_primary(manager.primary, key)
+    finally:
+        if not is_there:
+            journal.wish([Wish(profile, key, "hide")])
+
+
+def _is_on_primary(primary: StorageProvider, key: str) -> bool:
+    if key.endswith("/"):
+        return primary.has_directory(key)
+    try:
+        primary.head(key)
+    except NotFoundError:
+        return False
+    return True
 
 
 class _ObjectStep:
