@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import AsyncExitStack
 
 from mscfs.errors import DirectoryNotEmptyError, IsADirectoryKeyError, NotADirectoryKeyError
 from mscfs.types import ObjectMetadata, Version
@@ -108,7 +109,11 @@ class Moves(DirectoryMoves):
         if inode.metadata is not None:
             # Only what was never uploaded moves without a transfer; changes in place are brought home first.
             await self._uploads.flush(inode)
-        async with inode.lock:
+        replaced = target_directory.children.get(new_name)
+        async with AsyncExitStack() as held:
+            # An upload of what is replaced must not come after what replaces it.
+            for one in sorted({inode, replaced or inode}, key=lambda one: one.number):
+                await held.enter_async_context(one.lock)
             target = target_directory.key + new_name
             renamed = inode.metadata
             if renamed is not None:
