@@ -36,7 +36,9 @@ def reply(filesystem: Filesystem, token: pyfuse3.ReaddirToken, rows: Rows) -> No
             if inode is not None and not _give(filesystem, token, inode, position):
                 break
             continue
-        kind, detail, size, time = kinds[slot], details[slot], sizes[slot], modified[slot] or started_ns
+        kind, detail, size, time = kinds[slot], details[slot], sizes[slot], modified[slot]
+        if not time and kind == DIRECTORY:
+            time = started_ns  # no store told of its time
         if kind != last_kind or detail is not last_detail:
             answer.st_mode, answer.st_uid, answer.st_gid = filesystem.ownership(kind, detail)
             answer.st_blksize = DIRECTORY_BLOCK if kind == DIRECTORY else PREFERRED_BLOCK

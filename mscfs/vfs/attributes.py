@@ -53,8 +53,9 @@ class AttributeMaker:
         overrides, metadata = inode.overrides, inode.metadata
         mtime_ns = overrides.mtime_ns
         if mtime_ns is None and metadata is not None:
-            mtime_ns = metadata.modified_ns or to_ns(metadata.last_modified)
-        mtime_ns = mtime_ns or self.started_ns
+            mtime_ns = self._told(inode.kind, metadata.modified_ns or to_ns(metadata.last_modified))
+        if mtime_ns is None:
+            mtime_ns = self.started_ns
         mode, uid, gid = overrides.mode, overrides.uid, overrides.gid
         if metadata is not None:
             mode = metadata.mode if mode is None else mode
@@ -64,7 +65,7 @@ class AttributeMaker:
             number=inode.number,
             size=inode.size,
             links=0 if inode.detached else 1,
-            atime_ns=overrides.atime_ns or mtime_ns,
+            atime_ns=mtime_ns if overrides.atime_ns is None else overrides.atime_ns,
             mtime_ns=mtime_ns,
             ctime_ns=max(mtime_ns, overrides.ctime_ns) if overrides.ctime_ns else mtime_ns,
             timeout=timeout,
@@ -73,7 +74,7 @@ class AttributeMaker:
 
     def listed(self, entries: Entries, slot: int, timeout: float) -> Attributes:
         """The attributes of what was only listed."""
-        mtime_ns = entries.modified[slot] or self.started_ns
+        mtime_ns = self._told(MODES[entries.kinds[slot]], entries.modified[slot])
         return Attributes(
             number=entries.number(slot),
             size=entries.size(slot),
@@ -90,6 +91,10 @@ class AttributeMaker:
         if detail is None:
             return self._owned(MODES[kind], None, None, None)
         return self._owned(MODES[kind], detail.mode, detail.uid, detail.gid)
+
+    def _told(self, kind: int, mtime_ns: int) -> int:
+        """A time that a store told; of a directory, 0 means that it told none."""
+        return mtime_ns or (self.started_ns if kind == stat.S_IFDIR else 0)
 
     def _owned(self, kind: int, mode: int | None, uid: int | None, gid: int | None) -> Ownership:
         return Ownership(

@@ -130,7 +130,8 @@ class DirectoryMoves(Changes):
             self.namespace.changed(inode, None)
             return
         self.namespace.changed(inode, renamed)
-        inode.overrides.mtime_ns = inode.overrides.mtime_ns or metadata.version.modified_ns
+        if inode.overrides.mtime_ns is None:
+            inode.overrides.mtime_ns = metadata.version.modified_ns
         if inode.cached_version == metadata.version.token:
             inode.cached_version = renamed.version.token
         if inode.staging is not None:

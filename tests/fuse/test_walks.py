@@ -24,11 +24,13 @@ def fill(directory: Path, count: int) -> dict[str, int]:
 def test_a_walk_tells_names_sizes_and_times_of_several_pages(make_mount):
     m = make_mount(metadata_ttl=60)
     sizes = fill(m.store("primary") / "d", 2500)
+    os.utime(m.store("primary") / "d/object-00008", (0, 0))
     for _ in range(2):
         with os.scandir(m.path / "d") as entries:
             assert {entry.name: entry.stat().st_size for entry in entries} == sizes
     ours, theirs = (m.path / "d/object-00007").stat(), (m.store("primary") / "d/object-00007").stat()
     assert (ours.st_mtime_ns, ours.st_mode, ours.st_blocks) == (theirs.st_mtime_ns, theirs.st_mode, 1)
+    assert (m.path / "d/object-00008").stat().st_mtime_ns == 0
     assert (m.path / "d").stat().st_blksize == DIRECTORY_BLOCK
     assert (m.path / "d/object-00007").stat().st_blksize == 4096
 

@@ -282,6 +282,28 @@ async def test_attributes_set_here_last_while_mounted(tmp_path):
         assert status.st_mtime_ns == 1_600_000_000_123_456_789
 
 
+@pytest.mark.parametrize("objects", [False, True])
+async def test_W9_the_beginning_of_the_epoch_is_a_time_too(tmp_path, objects):
+    """Archives that are built to be the same again have it."""
+    async with world(tmp_path, objects=objects, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"a")
+        found = await w.fs.lookup(ROOT, "a")
+        changed = await w.fs.set_attributes(found.number, Change(atime_ns=0, mtime_ns=0))
+        assert (changed.mtime_ns, changed.atime_ns) == (0, 0)
+        await w.fs.rename(ROOT, "a", ROOT, "b", 0)
+        assert (await w.fs.lookup(ROOT, "b")).mtime_ns == 0
+        made = await w.fs.make_directory(ROOT, "d", 0o755, ME)
+        assert (await w.fs.set_attributes(made.number, Change(mtime_ns=0))).mtime_ns == 0
+
+
+async def test_W9_a_file_of_the_beginning_of_the_epoch_is_listed_as_such(tmp_path):
+    put(tmp_path / "primary/a", b"a")
+    os.utime(tmp_path / "primary/a", ns=(0, 0))
+    async with world(tmp_path, metadata_ttl=60) as w:
+        assert await names(w.fs) == ["a"]
+        assert (await w.fs.lookup(ROOT, "a")).mtime_ns == 0
+
+
 async def test_a_read_only_mount_refuses_changes(tmp_path):
     async with world(tmp_path, read_only=True) as w:
         put(w.store("primary") / "a", b"a")
