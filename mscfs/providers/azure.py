@@ -35,12 +35,12 @@ from mscfs.providers.azure_metadata import (
     properties_metadata,
 )
 from mscfs.providers.azure_native import native_client
-from mscfs.providers.azure_upload import BlockUpload
+from mscfs.providers.azure_upload import BlockUpload, block_size_for
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
 from mscfs.providers.keys import LONGEST_NAME, check_directory_key, check_object_key, symlink_metadata, with_symlink
 from mscfs.providers.native import LARGEST_PUT, NotUnderstoodError
 from mscfs.providers.presence import BucketPresence
-from mscfs.providers.sources import in_memory, read_parts
+from mscfs.providers.sources import in_memory, local_size, read_parts
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 _CONTENT_TYPE = "application/octet-stream"
@@ -270,7 +270,8 @@ class AzureProvider(StorageProvider):
         source = in_memory(source, _SINGLE_PUT, store=self.profile, key=key)
         if isinstance(source, bytes | memoryview) and len(source) <= _SINGLE_PUT:
             return upload.put_whole(bytes(source), if_absent=if_absent, expected=expected)
-        parts = read_parts(source, self._part_size, store=self.profile, key=key)
+        size = local_size(source, store=self.profile, key=key)
+        parts = read_parts(source, block_size_for(size, self._part_size), store=self.profile, key=key)
         return upload.put_blocks(parts, if_absent=if_absent, expected=expected)
 
     def _start_upload(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> BlockUpload:

@@ -6,15 +6,22 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
+from mscfs.config.values import MIB
 from mscfs.providers.azure_connection import AzureConnection, condition
 from mscfs.providers.azure_metadata import object_metadata
-from mscfs.providers.base import MultipartUpload
+from mscfs.providers.base import LARGEST_PART_IN_MEMORY, MultipartUpload
 from mscfs.providers.keys import with_symlink
-from mscfs.types import ObjectMetadata, Version
+from mscfs.providers.slices import FileSlice
+from mscfs.providers.sources import open_local
+from mscfs.types import ByteRange, ObjectMetadata, Version
+
+MAX_BLOCKS = 50_000
+LARGEST_BLOCK = 4000 * MIB
 
 
 class BlockUpload(MultipartUpload):
@@ -45,14 +52,14 @@ class BlockUpload(MultipartUpload):
         self._lock = threading.Lock()
 
     def put_part(self, number: int, data: bytes | memoryview) -> None:
-        with self._connection.errors(self._key):
-            # An empty block is refused; it adds nothing.
-            if len(data):
-                self._blob.stage_block(
-                    self._block(number), bytes(data), length=len(data), validate_content=self._validate
-                )
-        with self._lock:
-            self._sizes[number] = len(data)
+        self._stage(number, bytes(data), len(data))
+
+    def put_slice(self, number: int, path: Path, part: ByteRange) -> None:
+        if part.size <= LARGEST_PART_IN_MEMORY:
+            super().put_slice(number, path, part)
+            return
+        with open_local(path, store=self._connection.profile, key=self._key) as (file, _):
+            self._stage(number, FileSlice(file.fileno(), part), part.size)
 
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
         return self._commit(None, if_absent=if_absent, expected=expected)
@@ -79,6 +86,14 @@ class BlockUpload(MultipartUpload):
                 **condition(if_absent=if_absent, expected=expected),
             )
         return self._describe(answer, len(body), hashlib.md5(body, usedforsecurity=False).digest())
+
+    def _stage(self, number: int, body: bytes | FileSlice, size: int) -> None:
+        with self._connection.errors(self._key):
+            # An empty block is refused; it adds nothing.
+            if size:
+                self._blob.stage_block(self._block(number), body, length=size, validate_content=self._validate)
+        with self._lock:
+            self._sizes[number] = size
 
     def _commit(self, md5: bytes | None, *, if_absent: bool, expected: Version | None) -> ObjectMetadata:
         blocks = [BlobBlock(self._block(number)) for number, size in sorted(self._sizes.items()) if size]
@@ -117,3 +132,8 @@ class BlockUpload(MultipartUpload):
     def _block(self, number: int) -> str:
         # All names of blocks of one blob must be equally long.
         return f"{self._token}{number:05d}"
+
+
+def block_size_for(size: int, wanted: int) -> int:
+    """The size of blocks, `wanted` where the service takes it, that makes an object of `size` bytes possible."""
+    return max(min(wanted, LARGEST_BLOCK), -(-size // MAX_BLOCKS))

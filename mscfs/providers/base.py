@@ -117,6 +117,10 @@ def source_size(source: Source) -> int:
     return len(source)
 
 
+LARGEST_PART_IN_MEMORY = 16 << 20
+"""Bytes of a part that an upload may hold at once: larger ones are read while they are sent."""
+
+
 class MultipartUpload(ABC):
     """An object that is sent in parts and appears as a whole, or not at all."""
 

@@ -15,13 +15,17 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from google.cloud.storage import Blob
 
+from mscfs.config.values import MIB
 from mscfs.errors import NotFoundError, StorageError
-from mscfs.providers.base import MultipartUpload
+from mscfs.providers.base import LARGEST_PART_IN_MEMORY, MultipartUpload
 from mscfs.providers.gcs_connection import GcsConnection
-from mscfs.types import ObjectMetadata, Version
+from mscfs.providers.slices import FileSlice
+from mscfs.providers.sources import open_local
+from mscfs.types import ByteRange, ObjectMetadata, Version
 
 PARTS_DIRECTORY = ".mscfs-parts/"
 """Below a profile's base path."""
@@ -30,6 +34,8 @@ _MAX_COMPONENTS = 32
 """How many objects one call composes."""
 
 _THREADS = 8
+_CHUNK = 16 * MIB
+"""Bytes that the SDK holds of a part that goes in several requests."""
 _logger = logging.getLogger(__name__)
 
 
@@ -60,12 +66,22 @@ class ComposedUpload(MultipartUpload):
         self._lock = threading.Lock()
 
     def put_part(self, number: int, data: bytes | memoryview) -> None:
+        self._send(number, io.BytesIO(data), len(data))
+
+    def put_slice(self, number: int, path: Path, part: ByteRange) -> None:
+        if part.size <= LARGEST_PART_IN_MEMORY:
+            super().put_slice(number, path, part)
+            return
+        with open_local(path, store=self._connection.profile, key=self._key) as (file, _):
+            self._send(number, FileSlice(file.fileno(), part), part.size)
+
+    def _send(self, number: int, body: io.BytesIO | FileSlice, size: int) -> None:
         name = f"{self._directory}{number:05d}"
         with self._lock:
             self._temporary.add(name)
         with self._connection.errors(self._key):
-            self._connection.bucket.blob(name).upload_from_file(
-                io.BytesIO(data), size=len(data), timeout=self._connection.timeout, checksum="crc32c", retry=None
+            self._connection.bucket.blob(name, chunk_size=_CHUNK).upload_from_file(
+                body, size=size, timeout=self._connection.timeout, checksum="crc32c", retry=None
             )
         with self._lock:
             self._parts[number] = name

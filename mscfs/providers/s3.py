@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mscfs.config.values import MIB, ProviderConfig
@@ -21,7 +20,7 @@ from mscfs.errors import (
     UnsupportedError,
     VersionMismatchError,
 )
-from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider, source_size
+from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
 from mscfs.providers.keys import check_directory_key, check_length, check_object_key, check_text, symlink_metadata
 from mscfs.providers.native import LARGEST_PUT, NativeClient, NotUnderstoodError
 from mscfs.providers.page import Page
@@ -31,8 +30,8 @@ from mscfs.providers.s3_copy import LARGEST_COPY, copy_object
 from mscfs.providers.s3_errors import from_status
 from mscfs.providers.s3_listing import list_bucket, list_pages
 from mscfs.providers.s3_sdk import CONTENT_TYPE, SdkClient, describe_native, tag_of
-from mscfs.providers.s3_upload import S3Upload, part_size_for
-from mscfs.providers.sources import open_local, read_pieces
+from mscfs.providers.s3_upload import LARGEST_PART, S3Upload, part_size_for
+from mscfs.providers.sources import local_size, read_pieces
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 _ATTEMPTS = 10
@@ -58,7 +57,7 @@ class S3Provider(StorageProvider):
         bucket, _, prefix = str(options["base_path"]).strip("/").partition("/")
         self.profile = profile
         self._prefix = f"{prefix}/" if prefix else ""
-        self._threshold = int(options.get("multipart_threshold", 64 * MIB))
+        self._threshold = min(int(options.get("multipart_threshold", 64 * MIB)), LARGEST_PART)
         self._part_size = int(options.get("multipart_chunksize", 8 * MIB))
         self._threads = int(options.get("max_concurrency", 8))
         connection = S3Connection(
@@ -102,7 +101,7 @@ class S3Provider(StorageProvider):
     ) -> ObjectMetadata:
         self._check_key(key)
         self._check_metadata(metadata)
-        size = self._size(source, key)
+        size = local_size(source, store=self.profile, key=key)
         # Only another store's answer has to be gathered in memory before it can be sent in one request.
         if size > (self._part_size if isinstance(source, ObjectReader) else self._threshold):
             upload = self._start_upload(key, metadata, content_type)
@@ -258,12 +257,6 @@ class S3Provider(StorageProvider):
             if not _METADATA_NAME.fullmatch(name) or not _METADATA_VALUE.fullmatch(value):
                 message = f"S3 keeps metadata of printable ASCII without spaces around it, which {name!r} is not"
                 raise UnsupportedError(message, store=self.profile)
-
-    def _size(self, source: Source, key: str) -> int:
-        if not isinstance(source, Path):
-            return source_size(source)
-        with open_local(source, store=self.profile, key=key) as (_, size):
-            return size
 
     def _start_upload(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> S3Upload:
         created = {"Metadata": dict(metadata or {}), "ContentType": content_type or CONTENT_TYPE}

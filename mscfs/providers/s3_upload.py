@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mscfs.config.values import MIB
+from mscfs.config.values import GIB, MIB
 from mscfs.errors import StorageError
-from mscfs.providers.base import MultipartUpload, Source
+from mscfs.providers.base import LARGEST_PART_IN_MEMORY, MultipartUpload, Source
 from mscfs.providers.s3_sdk import SdkClient
 from mscfs.providers.slices import FileSlice, WholeBody
 from mscfs.providers.sources import open_local, read_parts
 from mscfs.types import ByteRange, ObjectMetadata, Version
 
 MAX_PARTS = 10_000
+LARGEST_PART = 5 * GIB
 _SMALLEST_PART = 5 * MIB
-_LARGEST_IN_MEMORY = 16 * MIB
 _logger = logging.getLogger(__name__)
 
 
@@ -51,7 +51,7 @@ class S3Upload(MultipartUpload):
         with open_local(path, store=self._connection.profile, key=self._key) as (file, _):
             content = FileSlice(file.fileno(), part)
             # It is hashed and then sent: what is not too large is read once.
-            body = WholeBody(content.read_all()) if part.size <= _LARGEST_IN_MEMORY else content
+            body = WholeBody(content.read_all()) if part.size <= LARGEST_PART_IN_MEMORY else content
             self._put(number, body, part.size)
 
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
@@ -123,8 +123,8 @@ class S3Upload(MultipartUpload):
 
 
 def part_size_for(size: int, wanted: int) -> int:
-    """The size of parts, at least `wanted`, that makes an object of `size` bytes possible."""
-    return max(wanted, _SMALLEST_PART, -(-size // MAX_PARTS))
+    """The size of parts, `wanted` where S3 takes it, that makes an object of `size` bytes possible."""
+    return max(min(wanted, LARGEST_PART), _SMALLEST_PART, -(-size // MAX_PARTS))
 
 
 def _cut(size: int, part_size: int) -> Iterator[tuple[int, ByteRange]]:

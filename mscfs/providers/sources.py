@@ -29,14 +29,17 @@ def open_local(path: Path, *, store: str, key: str) -> Iterator[tuple[BinaryIO, 
         raise kind(f"local file {path}: {error.strerror or error}", store=store, key=key) from error
 
 
+def local_size(source: Source, *, store: str, key: str) -> int:
+    """`source_size`, with the errors of a local file as `open_local` has them."""
+    if not isinstance(source, Path):
+        return source_size(source)
+    with open_local(source, store=store, key=key) as (_, size):
+        return size
+
+
 def in_memory(source: Source, limit: int, *, store: str, key: str) -> Source:
     """The bytes of a source that has at most `limit` of them; a longer one as it is."""
-    if isinstance(source, Path):
-        with open_local(source, store=store, key=key) as (_, size):
-            pass
-    else:
-        size = source_size(source)
-    if size > limit or isinstance(source, bytes | memoryview):
+    if local_size(source, store=store, key=key) > limit or isinstance(source, bytes | memoryview):
         return source
     return b"".join(read_pieces(source, store=store, key=key))
 

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 PART_SIZE = 8 << 20
 """Bytes of the first parts. It doubles every `PARTS_OF_A_SIZE` parts, so that 10,000 parts hold the largest object."""
 PARTS_OF_A_SIZE = 1000
+LARGEST_PART = 2 << 30
+"""S3 takes 5 GiB, Azure 4,000 MiB."""
 FIRST_AT = 2 * PART_SIZE
 """So many bytes must be written before a stream begins: smaller files are one request."""
 PARTS_UNDER_WAY = 8
@@ -186,4 +188,4 @@ class Stream:
 
 def part_size(number: int) -> int:
     """Bytes of part `number`, counted from 1; the last part may be shorter."""
-    return PART_SIZE << (number - 1) // PARTS_OF_A_SIZE
+    return min(PART_SIZE << (number - 1) // PARTS_OF_A_SIZE, LARGEST_PART)
