@@ -148,10 +148,16 @@ class Scripted(StorageProvider):
         return self.inner.start_upload(key, metadata=metadata, content_type=content_type)
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         self._begin("copy", source)
-        written = self.inner.copy(source, target, expected=expected, if_absent=if_absent)
+        written = self.inner.copy(source, target, metadata=metadata, expected=expected, if_absent=if_absent)
         self._end("copy", source)
         return self._told(written)
 
@@ -172,9 +178,13 @@ class Scripted(StorageProvider):
         self._begin("has_directory", directory)
         return self.inner.has_directory(directory)
 
-    def make_directory(self, directory: str) -> None:
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        self._begin("head_marker", directory)
+        return self.inner.head_marker(directory)
+
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         self._begin("make_directory", directory)
-        self.inner.make_directory(directory)
+        self.inner.make_directory(directory, metadata=metadata)
         self._end("make_directory", directory)
 
     def remove_directory(self, directory: str) -> None:

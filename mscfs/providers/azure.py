@@ -54,7 +54,7 @@ _MANGLED = re.compile(r"[\x00-\x1f\x7f\\]|\.(/|$)")
 class AzureProvider(StorageProvider):
     """One container, or what lies below a prefix in it."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(dialect="azure")
 
     def __init__(
         self, *, profile: str = "azure", options: Mapping[str, Any], credentials: ProviderConfig | None = None
@@ -145,9 +145,16 @@ class AzureProvider(StorageProvider):
         return self._start_upload(key, metadata, content_type)
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         self._check_key(target)
+        self._check_metadata(metadata)
         conditions = condition(if_absent=if_absent)
         if expected is not None:
             pinned = condition(expected=expected)
@@ -156,13 +163,15 @@ class AzureProvider(StorageProvider):
             blob = self._blob(target)
             try:
                 with self._connection.errors(source):
-                    blob.start_copy_from_url(self._readable(source).url, **conditions)
+                    # No metadata at all would mean those of the source.
+                    blob.start_copy_from_url(self._readable(source).url, dict(metadata or {}) or None, **conditions)
             except (VersionMismatchError, AlreadyExistsError):
                 # The answer does not tell which of the two objects was not as it had to be.
                 if if_absent and (expected is None or self.head(source).version == expected):
                     raise AlreadyExistsError("the object exists", store=self.profile, key=target) from None
                 raise VersionMismatchError("the object has changed", store=self.profile, key=source) from None
-            return self._describe(target, wait_for_copy(blob, store=self.profile, key=target))
+            copied = self._describe(target, wait_for_copy(blob, store=self.profile, key=target))
+            return self.set_metadata(target, {}, expected=copied.version) if metadata == {} else copied
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         try:
@@ -195,10 +204,17 @@ class AzureProvider(StorageProvider):
     def has_directory(self, directory: str) -> bool:
         return next(self._list(directory, page_size=1), None) is not None or self._has_stub(directory)
 
-    def make_directory(self, directory: str) -> None:
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        if _MANGLED.search(directory):
+            raise NotFoundError("no such marker", store=self.profile, key=directory)
+        with self._connection.errors(directory):
+            return properties_metadata(directory, self._blob(directory).get_blob_properties())
+
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         check_directory_key(directory, store=self.profile)
         self.check_new_key(directory)
-        self._put(directory, b"", {FOLDER_KEY: "true"}, None)
+        self._check_metadata(metadata)
+        self._put(directory, b"", {**(metadata or {}), FOLDER_KEY: "true"}, None)
 
     def remove_directory(self, directory: str) -> None:
         check_directory_key(directory, store=self.profile)

@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from mscfs.errors import IntegrityError, NotFoundError, UnsupportedError, from_oserror
 from mscfs.providers.page import Page, paginate
 from mscfs.types import ByteRange, ObjectMetadata, Version, from_ns
 
 MARKER_SUFFIX = "/"
+
+Dialect = Literal["s3", "gcs", "azure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Capabilities:
     """`set_posix_attributes` keeps mode, owner and times (`file`)."""
     binary_keys: bool = False
     """Keys that are not UTF-8 (surrogate-escaped in str) round-trip."""
+    dialect: Dialect = "s3"
+    """How tools keep a file's attributes in the user metadata of such a store (`mscfs.vfs.kept`)."""
     streaming: bool = True
     """Sending parts before the last byte is known is worth while; not where a put is a copy on this machine."""
 
@@ -213,22 +217,35 @@ class StorageProvider(ABC):
 
     @abstractmethod
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
-        """Copy inside the store, on the server, user metadata included; returns the target's metadata.
+        """Copy inside the store, on the server; returns the target's metadata.
 
-        `expected` is the version the source must have.
+        The copy has the user metadata of the source, or `metadata` in their place. `expected` is the version the source
+        must have.
         """
 
     def rename(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         """Give an object another key, replacing what is there; returns the target's metadata.
 
         Here a copy and a delete: a crash in between leaves both keys, with equal content. `file` does it in one step.
         A source that changes between the two stays (VersionMismatchError), beside the copy of what it was.
         """
-        renamed = self.copy(source, target, expected=expected, if_absent=if_absent)
+        renamed = self.copy(source, target, metadata=metadata, expected=expected, if_absent=if_absent)
         self.delete(source, expected=expected)
         return renamed
 
@@ -278,9 +295,19 @@ class StorageProvider(ABC):
             raise NotFoundError("no such directory", store=self.profile, key=directory)
         return ObjectMetadata(directory, 0, from_ns(0), type="directory")
 
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        """The marker object of a directory, user metadata included; NotFoundError where there is none.
+
+        Where directories are real, as `head_directory`.
+        """
+        return self.head_directory(directory)
+
     @abstractmethod
-    def make_directory(self, directory: str) -> None:
-        """Write the marker object, or make the directory. Existing is no error."""
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the marker object, or make the directory. Existing is no error.
+
+        With `metadata` the marker has these user metadata from now on. Real directories take none.
+        """
 
     @abstractmethod
     def remove_directory(self, directory: str) -> None:

@@ -172,7 +172,13 @@ class FileProvider(StorageProvider):
         return FileUpload(new_draft, publish, store=self.profile, key=key)
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         """Copy, by the kernel where the file system can share the bytes. A symbolic link is copied as one."""
         self._check_new(target)
@@ -190,10 +196,17 @@ class FileProvider(StorageProvider):
             reader.check_unchanged()
             if draft.replaced is None:
                 os.fchmod(draft.descriptor, stat.S_IMODE(reader.metadata.mode or 0) & 0o777)
-            return self._publish(draft, target, reader.metadata.metadata, if_absent=if_absent, expected=None)
+            kept = reader.metadata.metadata if metadata is None else metadata
+            return self._publish(draft, target, kept, if_absent=if_absent, expected=None)
 
     def rename(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         """A single step; the version stays what it was."""
         self._check(source)
@@ -217,7 +230,7 @@ class FileProvider(StorageProvider):
             os.replace(_name(source), _name(target), src_dir_fd=from_directory, dst_dir_fd=to_directory)
             os.fsync(to_directory)
             os.fsync(from_directory)
-        return self.head(target)
+        return self.head(target) if metadata is None else self.set_metadata(target, metadata)
 
     def rename_directory(self, source: str, target: str) -> None:
         """rename(2): a single step, whatever is below."""
@@ -259,7 +272,7 @@ class FileProvider(StorageProvider):
                 os.unlink(_name(key), dir_fd=directory)
                 os.fsync(directory)
 
-    def make_directory(self, directory: str) -> None:
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         """Make a directory, and its parents."""
         self._check_directory(directory)
         self.check_new_key(directory)

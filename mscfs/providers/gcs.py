@@ -40,6 +40,7 @@ _RESERVED = (".well-known/acme-challenge/",)
 _ATTEMPTS = 10
 """How often a read or a change of metadata starts anew because the object was replaced meanwhile."""
 
+_KEPT_ON_COPY = ("cache_control", "content_disposition", "content_encoding", "content_language", "content_type")
 _EPOCH = from_ns(0)
 _FIELDS = "name,size,updated,generation,metageneration,md5Hash,contentType,storageClass,metadata"
 _LIST_FIELDS = f"items({_FIELDS}),prefixes,nextPageToken"
@@ -48,7 +49,7 @@ _LIST_FIELDS = f"items({_FIELDS}),prefixes,nextPageToken"
 class GcsProvider(StorageProvider):
     """One bucket, or what lies below a prefix in it."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(dialect="gcs")
 
     def __init__(
         self, *, profile: str = "gcs", options: Mapping[str, Any], credentials: ProviderConfig | None = None
@@ -147,12 +148,24 @@ class GcsProvider(StorageProvider):
             delete_parts(self._connection, token)
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         self._check_key(target)
         condition = self._connection.condition(source, expected=expected)
         with self._connection.errors(source):
             copied, token = self._blob(target), None
+            if metadata is not None:
+                found = self._find(source, expected)
+                condition = found.generation
+                for name in _KEPT_ON_COPY:  # else the copy would have none of them
+                    setattr(copied, name, getattr(found, name))
+                copied.metadata = dict(metadata)
             while True:
                 try:
                     with self._connection.errors(source):
@@ -193,10 +206,16 @@ class GcsProvider(StorageProvider):
     def has_directory(self, directory: str) -> bool:
         return next(self._list(directory, page_size=2), None) is not None
 
-    def make_directory(self, directory: str) -> None:
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        with self._connection.errors(directory):
+            blob = self._blob(directory)
+            blob.reload(timeout=self._timeout, retry=None)
+            return self._describe(blob)
+
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         check_directory_key(directory, store=self.profile)
         self.check_new_key(directory)
-        self._put(directory, b"", None, None)
+        self._put(directory, b"", metadata, None)
 
     def remove_directory(self, directory: str) -> None:
         check_directory_key(directory, store=self.profile)

@@ -112,14 +112,21 @@ class MemoryProvider(StorageProvider):
         return _MemoryUpload(self, key, metadata, content_type)
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         check_object_key(target, store=self.profile)
         found = self._find(source)
         if expected is not None and found.metadata.version != expected:
             raise VersionMismatchError("the object has changed", store=self.profile, key=source)
         described = found.metadata
-        return self._store(target, found.body, described.metadata, described.content_type, if_absent=if_absent)
+        kept = described.metadata if metadata is None else metadata
+        return self._store(target, found.body, kept, described.content_type, if_absent=if_absent)
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         with _LOCK:
@@ -154,9 +161,16 @@ class MemoryProvider(StorageProvider):
     def has_directory(self, directory: str) -> bool:
         return bool(self._page(directory, ""))
 
-    def make_directory(self, directory: str) -> None:
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        with _LOCK:
+            found = self._space.objects.get(directory)
+        if found is None:
+            raise NotFoundError("no such marker", store=self.profile, key=directory)
+        return found.metadata
+
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         check_directory_key(directory, store=self.profile)
-        self._store(directory, b"", None, None)
+        self._store(directory, b"", metadata, None)
 
     def remove_directory(self, directory: str) -> None:
         with _LOCK:

@@ -152,25 +152,38 @@ class RetryingProvider(StorageProvider):
         self.change(lambda: self.inner.abort_upload(key, token))
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         def stored() -> ObjectMetadata | None:
             with self.get(source, expected=expected) as content:
                 sent = Checksum.of(content)
-            return self.find_stored(target, [sent], content.metadata.metadata or {}, new=True)
+            kept = content.metadata.metadata if metadata is None else metadata
+            return self.find_stored(target, [sent], kept or {}, new=True)
 
         return self.change(
-            lambda: self.inner.copy(source, target, expected=expected, if_absent=if_absent),
+            lambda: self.inner.copy(source, target, metadata=metadata, expected=expected, if_absent=if_absent),
             stored if if_absent else None,
         )
 
     def rename(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         """A store's own rename is not repeated (afterwards there is no source); a copy and a delete are, each."""
         if type(self.inner).rename is StorageProvider.rename:
-            return super().rename(source, target, expected=expected, if_absent=if_absent)
-        return self.inner.rename(source, target, expected=expected, if_absent=if_absent)
+            return super().rename(source, target, metadata=metadata, expected=expected, if_absent=if_absent)
+        return self.inner.rename(source, target, metadata=metadata, expected=expected, if_absent=if_absent)
 
     def rename_directory(self, source: str, target: str) -> None:
         """Not repeated: afterwards there is no source."""
@@ -179,8 +192,11 @@ class RetryingProvider(StorageProvider):
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         self.change(lambda: self.inner.delete(key, expected=expected))
 
-    def make_directory(self, directory: str) -> None:
-        self.change(lambda: self.inner.make_directory(directory))
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        return self.read(lambda: self.inner.head_marker(directory))
+
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
+        self.change(lambda: self.inner.make_directory(directory, metadata=metadata))
 
     def remove_directory(self, directory: str) -> None:
         self.change(lambda: self.inner.remove_directory(directory))

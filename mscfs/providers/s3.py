@@ -133,9 +133,16 @@ class S3Provider(StorageProvider):
         self._sdk.abort_upload(key, token)
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         self._check_key(target)
+        self._check_metadata(metadata)
         for _ in range(_ATTEMPTS):
             found = self._find(source, expected)
             # Not every server heeds the conditions of a copy.
@@ -143,7 +150,15 @@ class S3Provider(StorageProvider):
                 raise AlreadyExistsError("the object exists", store=self.profile, key=target)
             # The next round tells which of the two objects was not as it had to be.
             with suppress(VersionMismatchError, AlreadyExistsError, NotFoundError):
-                return copy_object(self._sdk, source, found, target, if_absent=if_absent, largest=self.largest_copy)
+                return copy_object(
+                    self._sdk,
+                    source,
+                    found,
+                    target,
+                    metadata=metadata,
+                    if_absent=if_absent,
+                    largest=self.largest_copy,
+                )
         raise self._too_fast(source)
 
     def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
@@ -190,12 +205,19 @@ class S3Provider(StorageProvider):
     def has_directory(self, directory: str) -> bool:
         return next(self._list(directory, page_size=1), None) is not None
 
-    def make_directory(self, directory: str) -> None:
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        check_text(directory, store=self.profile)
+        return self._sdk.head(directory)
+
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         check_directory_key(directory, store=self.profile)
         self.check_new_key(directory)
+        self._check_metadata(metadata)
         # A marker that is there may have metadata of another tool.
         with suppress(AlreadyExistsError):
-            self._sdk.put(directory, b"", content_type="application/x-directory", if_absent=True)
+            self._sdk.put(
+                directory, b"", metadata=metadata, content_type="application/x-directory", if_absent=metadata is None
+            )
 
     def remove_directory(self, directory: str) -> None:
         check_directory_key(directory, store=self.profile)

@@ -219,6 +219,7 @@ def describe(key: str, answer: Mapping[str, Any]) -> ObjectMetadata:
             answer["ContentLength"],
             answer["LastModified"].replace(microsecond=0),
             tag=tag_of(answer),
+            type="directory" if key.endswith("/") else "file",
             content_type=answer.get("ContentType"),
             metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
             content_hash=content_hash(answer),

@@ -344,10 +344,16 @@ class ReplicaManager(StorageProvider):
         self.primary.abort_upload(key, token)
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         """Copy on the primary, then record the wishes to replicate the target."""
-        written = self.primary.copy(source, target, expected=expected, if_absent=if_absent)
+        written = self.primary.copy(source, target, metadata=metadata, expected=expected, if_absent=if_absent)
         self._replicate(written)
         return written
 
@@ -356,9 +362,13 @@ class ReplicaManager(StorageProvider):
         self.primary.delete(key, expected=expected)
         self._wish(self.deletion_wishes(key))
 
-    def make_directory(self, directory: str) -> None:
+    def head_marker(self, directory: str) -> ObjectMetadata:
+        """The primary's word, and nobody else's."""
+        return self._of_primary(lambda primary: primary.head_marker(directory), directory)
+
+    def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         """Make it on the primary; the replicas follow."""
-        self.primary.make_directory(directory)
+        self.primary.make_directory(directory, metadata=metadata)
         self._wish(self.replication_wishes(directory, 0))
 
     def remove_directory(self, directory: str) -> None:

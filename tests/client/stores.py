@@ -72,10 +72,16 @@ class Store(MemoryProvider):
         )
 
     def copy(
-        self, source: str, target: str, *, expected: Version | None = None, if_absent: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        expected: Version | None = None,
+        if_absent: bool = False,
     ) -> ObjectMetadata:
         self._enter("copy", source)
-        return super().copy(source, target, expected=expected, if_absent=if_absent)
+        return super().copy(source, target, metadata=metadata, expected=expected, if_absent=if_absent)
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         self._enter("delete", key)

@@ -573,6 +573,48 @@ class CopyAndDeleteContract:
         assert provider.head("k").metadata == {"a": "3"}
         assert provider.head("k").version == new
 
+    def test_W9_attributes_in_metadata_follow_a_copy_and_may_be_replaced_by_it(self, provider: StorageProvider) -> None:
+        kept = {"mode": "0100600", "mtime": "1500000000.123456789", "xattr": "%7B%22user.a%22%3A%22eA==%22%7D"}
+        made = provider.put("k", BODY, metadata=kept, content_type="text/plain")
+        provider.copy("k", "same")
+        assert provider.head("same").metadata == kept
+        copied = provider.copy("k", "other", metadata={"mode": "0100644"}, expected=made.version)
+        assert provider.head("other").metadata == {"mode": "0100644"}
+        assert provider.head("other").version == copied.version
+        assert provider.head("other").content_type == provider.head("k").content_type
+        assert body(provider, "other") == BODY
+        provider.copy("k", "other", metadata={})
+        assert provider.head("other").metadata == {}
+        assert provider.head("k").metadata == kept
+        with pytest.raises(VersionMismatchError):
+            provider.copy("k", "other", metadata={"mode": "1"}, expected=NEVER)
+
+    def test_W9_a_rename_may_replace_the_metadata(self, provider: StorageProvider) -> None:
+        made = provider.put("k", BODY, metadata={"mode": "0100600", "a": "1"})
+        renamed = provider.rename("k", "new", metadata={"mode": "0100644", "a": "1"}, expected=made.version)
+        assert provider.head("new").metadata == {"mode": "0100644", "a": "1"}
+        assert provider.head("new").version == renamed.version
+        assert body(provider, "new") == BODY
+        assert not exists(provider, "k")
+
+    def test_W9_a_marker_may_have_metadata(self, provider: StorageProvider) -> None:
+        if provider.capabilities.real_directories:
+            pytest.skip("directories are no objects here")
+        with pytest.raises(NotFoundError):
+            provider.head_marker("d/")
+        provider.make_directory("d/", metadata={"mode": "040700"})
+        marker = provider.head_marker("d/")
+        assert (marker.key, marker.type) == ("d/", "directory")
+        assert (marker.metadata or {})["mode"] == "040700"
+        provider.make_directory("d/", metadata={**(marker.metadata or {}), "mode": "040755"})
+        assert (provider.head_marker("d/").metadata or {})["mode"] == "040755"
+        provider.put("e/x", b"1")
+        with pytest.raises(NotFoundError):
+            provider.head_marker("e/")
+        provider.remove_directory("d/")
+        with pytest.raises(NotFoundError):
+            provider.head_marker("d/")
+
     def test_set_metadata_of_a_missing_key_is_not_found(self, provider: StorageProvider) -> None:
         with pytest.raises(NotFoundError):
             provider.set_metadata("k", {"a": "1"})
