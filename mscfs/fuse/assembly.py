@@ -32,6 +32,7 @@ from mscfs.vfs.questions import Questions
 from mscfs.vfs.recorder import Recorder
 from mscfs.vfs.remembered import Remembered
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
+from mscfs.vfs.saver import AttributeSaver
 from mscfs.vfs.siblings import SiblingReadAhead
 from mscfs.vfs.staging import StagingArea, staging_directories
 from mscfs.vfs.transport import RunBlocking, Transport
@@ -138,16 +139,19 @@ def assemble(
             behind = (*summary.missing, *summary.skipped, *summary.stale)
             replicator.gather(manager.back_fill_wishes(target.key, behind, target.version.size))
 
+    # Where the store keeps attributes itself nothing has to be kept in user metadata.
+    keeps = options.preserve_attributes and not manager.capabilities.posix_attributes
     # Without replicas nobody could serve what the names stand for.
     last_known = LastKnown(names_file(journal)) if manager.replicas else None
     recorder = Recorder(last_known, run_blocking, clock=trio.current_time)
     namespace = Namespace(
         InodeTable(None if manager.capabilities.posix_attributes else Remembered()),
-        Questions(manager, run_blocking),
+        Questions(manager, run_blocking, asks_markers=keeps),
         recorder,
         transport,
         nursery,
         asking_is_cheap=manager.capabilities.real_directories,
+        wants_metadata=keeps,
         ttl=options.metadata_ttl,
         clock=trio.current_time,
         suspect=prober.suspect,
@@ -164,8 +168,9 @@ def assemble(
         hedging=hedging,
         on_summary=on_summary,
     )
+    saver = AttributeSaver(manager, namespace, run_blocking, nursery, keeps=keeps, on_wishes=replicator.wake)
     uploads = Uploads(
-        manager, journal, transport, namespace, area, run_blocking, nursery=nursery, on_wishes=replicator.wake
+        manager, journal, transport, namespace, area, run_blocking, saver, nursery=nursery, on_wishes=replicator.wake
     )
     filesystem = Filesystem(
         manager=manager,
@@ -175,7 +180,8 @@ def assemble(
         fetcher=fetcher,
         uploads=uploads,
         area=area,
-        attributes=AttributeMaker(options),
+        attributes=AttributeMaker(options, reads_kept=keeps),
+        saver=saver,
         run_blocking=run_blocking,
         page_cache=options.page_cache,
         siblings=SiblingReadAhead(fetcher) if options.sibling_read_ahead else None,

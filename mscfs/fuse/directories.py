@@ -22,6 +22,9 @@ def reply(filesystem: Filesystem, token: pyfuse3.ReaddirToken, rows: Rows) -> No
     if rows.loose:
         _reply_inodes(filesystem, token, rows)
         return
+    if filesystem.reads_kept:
+        _reply_kept(filesystem, token, rows)
+        return
     entries, started_ns = rows.entries, filesystem.started_ns
     names, states, kinds, details = entries.names, entries.states, entries.kinds, entries.details
     sizes, modified, lookups, blocks = entries.sizes, entries.modified, entries.lookups, entries.blocks
@@ -56,6 +59,20 @@ def reply(filesystem: Filesystem, token: pyfuse3.ReaddirToken, rows: Rows) -> No
             new_references += 1
         lookups[slot] += 1
     entries.references += new_references
+
+
+def _reply_kept(filesystem: Filesystem, token: pyfuse3.ReaddirToken, rows: Rows) -> None:
+    """The same where user metadata tell attributes, one by one."""
+    entries = rows.entries
+    for position, slot in enumerate(rows.slots, rows.position + 1):
+        if entries.states[slot]:
+            inode = filesystem.present(entries, slot)
+            if inode is not None and not _give(filesystem, token, inode, position):
+                return
+            continue
+        if not pyfuse3.readdir_reply(token, entries.names[slot], to_entry(filesystem.listed(entries, slot)), position):
+            return
+        entries.refer(slot)
 
 
 def _reply_inodes(filesystem: Filesystem, token: pyfuse3.ReaddirToken, rows: Rows) -> None:

@@ -95,6 +95,8 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """stat(2)."""
+        if self._filesystem.reads_kept:
+            return to_entry(await self._filesystem.told_attributes(inode))
         return to_entry(self._filesystem.attributes(inode))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:

@@ -63,7 +63,7 @@ class ReplicaManager(StorageProvider):
         self.identity = primary.provider.identity
         self.capabilities = primary.provider.capabilities
         self._consistency = read_consistency
-        self._record_back_fill = record_back_fill or self._wish
+        self._record_back_fill = record_back_fill or self.wish
         self._confirmed = functools.lru_cache(CONFIRMATIONS_KEPT)(self._confirm)
         self._sources = Sources(primary, self.replicas, self.is_behind, self._is_current)
         self.on_wish: Callable[[], None] = _nobody_waits
@@ -360,7 +360,7 @@ class ReplicaManager(StorageProvider):
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Delete on the primary; on the replicas only with `propagate_deletes`, by wishes (W8)."""
         self.primary.delete(key, expected=expected)
-        self._wish(self.deletion_wishes(key))
+        self.wish(self.deletion_wishes(key))
 
     def head_marker(self, directory: str) -> ObjectMetadata:
         """The primary's word, and nobody else's."""
@@ -369,12 +369,12 @@ class ReplicaManager(StorageProvider):
     def make_directory(self, directory: str, *, metadata: Mapping[str, str] | None = None) -> None:
         """Make it on the primary; the replicas follow."""
         self.primary.make_directory(directory, metadata=metadata)
-        self._wish(self.replication_wishes(directory, 0))
+        self.wish(self.replication_wishes(directory, 0))
 
     def remove_directory(self, directory: str) -> None:
         """Remove it on the primary; the replicas follow with `propagate_deletes`."""
         self.primary.remove_directory(directory)
-        self._wish(self.deletion_wishes(directory))
+        self.wish(self.deletion_wishes(directory))
 
     def set_metadata(self, key: str, metadata: Mapping[str, str], *, expected: Version | None = None) -> ObjectMetadata:
         """Replace user metadata on the primary; the replicas follow."""
@@ -465,9 +465,10 @@ class ReplicaManager(StorageProvider):
             logger.warning("a back-fill could not be recorded: %s", error)
 
     def _replicate(self, written: ObjectMetadata) -> None:
-        self._wish(self.replication_wishes(written.key, written.content_length))
+        self.wish(self.replication_wishes(written.key, written.content_length))
 
-    def _wish(self, wishes: Sequence[Wish]) -> None:
+    def wish(self, wishes: Sequence[Wish]) -> None:
+        """Put wishes into the journal, and wake up whoever carries them out."""
         if wishes and self.journal is not None:
             self.journal.wish(wishes)
             self.on_wish()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import replace
 
 from mscfs.types import ObjectMetadata, Version, from_ns
 from mscfs.vfs.inodes import Inode, InodeTable
 
+_NEVER = float("-inf")
 KINDS = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 
 
@@ -46,8 +48,10 @@ class Answers:
             child.overrides.mtime_ns = child.overrides.atime_ns = None
         elif entry.is_directory and entry.modified_ns:
             child.overrides.mtime_ns = None  # the store keeps it
-        elif child.metadata is not None and entry.metadata is None:
-            entry = child.metadata  # the same version, and we know more about it than a listing tells
+        if entry.metadata is not None:
+            child.told = max(child.told, asked)
+        elif child.metadata is not None and not differs(child.metadata, entry):
+            entry = _with_metadata_of(child, entry, asked)
         child.metadata = entry
         if is_new:
             self.table.recall(child)
@@ -61,6 +65,20 @@ class Answers:
             return False
         version = self.deferred[entry.key]
         return version is None or version == entry.version
+
+
+def _with_metadata_of(child: Inode, entry: ObjectMetadata, asked: float) -> ObjectMetadata:
+    """The same version, and we know more about it than a listing tells. New metadata are told by a new time alone."""
+    known = child.metadata
+    assert known is not None
+    if known.metadata is None or entry.is_directory:
+        return replace(entry, metadata=known.metadata)
+    if known.version.modified_ns != entry.version.modified_ns:
+        child.told = _NEVER
+        return replace(entry, metadata=known.metadata, symlink_target=known.symlink_target)
+    if child.told > _NEVER:
+        child.told = max(child.told, asked)
+    return known
 
 
 def is_local(inode: Inode) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mscfs.config.values import MscfsOptions
-from mscfs.providers.page import Detail
+from mscfs.providers.page import DIRECTORY, Detail
 from mscfs.types import to_ns
 from mscfs.vfs.entries import GONE, Entries
 from mscfs.vfs.inodes import MODES, Inode
+from mscfs.vfs.kept import NOTHING, Kept, read_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,13 @@ class Ownership(NamedTuple):
 
 
 class AttributeMaker:
-    """Puts together the store's word, what was set on this mount, and the options' defaults."""
+    """Puts together the store's word, what was set on this mount, and the options' defaults.
 
-    def __init__(self, options: MscfsOptions) -> None:
+    `reads_kept`: the store's word includes what user metadata tell (`preserve_attributes`).
+    """
+
+    def __init__(self, options: MscfsOptions, *, reads_kept: bool = False) -> None:
+        self.reads_kept = reads_kept
         self._options = options
         self._uid = os.geteuid() if options.uid is None else options.uid
         self._gid = os.getegid() if options.gid is None else options.gid
@@ -50,17 +55,8 @@ class AttributeMaker:
 
     def of(self, inode: Inode, timeout: float) -> Attributes:
         """The attributes of an inode now."""
-        overrides, metadata = inode.overrides, inode.metadata
-        mtime_ns = overrides.mtime_ns
-        if mtime_ns is None and metadata is not None:
-            mtime_ns = self._told(inode.kind, metadata.modified_ns or to_ns(metadata.last_modified))
-        if mtime_ns is None:
-            mtime_ns = self.started_ns
-        mode, uid, gid = overrides.mode, overrides.uid, overrides.gid
-        if metadata is not None:
-            mode = metadata.mode if mode is None else mode
-            uid = metadata.uid if uid is None else uid
-            gid = metadata.gid if gid is None else gid
+        overrides, told = inode.overrides, self._told(inode)
+        mtime_ns = next((ns for ns in (overrides.mtime_ns, told.mtime_ns) if ns is not None), self.started_ns)
         return Attributes(
             number=inode.number,
             size=inode.size,
@@ -69,12 +65,23 @@ class AttributeMaker:
             mtime_ns=mtime_ns,
             ctime_ns=max(mtime_ns, overrides.ctime_ns) if overrides.ctime_ns else mtime_ns,
             timeout=timeout,
-            **self._owned(inode.kind, mode, uid, gid)._asdict(),
+            **self._owned(
+                inode.kind,
+                told.mode if overrides.mode is None else overrides.mode,
+                told.uid if overrides.uid is None else overrides.uid,
+                told.gid if overrides.gid is None else overrides.gid,
+            )._asdict(),
         )
 
     def listed(self, entries: Entries, slot: int, timeout: float) -> Attributes:
         """The attributes of what was only listed."""
-        mtime_ns = self._told(MODES[entries.kinds[slot]], entries.modified[slot])
+        kind, detail = entries.kinds[slot], entries.details[slot]
+        mtime_ns = self._time(MODES[kind], entries.modified[slot])
+        ownership = self.ownership(kind, detail)
+        if self.reads_kept and detail is not None and detail.metadata:
+            kept = read_kept(detail.metadata, directory=kind == DIRECTORY)
+            ownership = self._owned(MODES[kind], kept.mode, kept.uid, kept.gid)
+            mtime_ns = mtime_ns if kept.mtime_ns is None else kept.mtime_ns
         return Attributes(
             number=entries.number(slot),
             size=entries.size(slot),
@@ -83,18 +90,28 @@ class AttributeMaker:
             mtime_ns=mtime_ns,
             ctime_ns=mtime_ns,
             timeout=timeout,
-            **self.ownership(entries.kinds[slot], entries.details[slot])._asdict(),
+            **ownership._asdict(),
         )
 
     def ownership(self, kind: int, detail: Detail | None) -> Ownership:
-        """Mode, owner and group of a kind of entry with what the store tells about it."""
+        """Mode, owner and group of a kind of entry with what the store itself tells about it."""
         if detail is None:
             return self._owned(MODES[kind], None, None, None)
         return self._owned(MODES[kind], detail.mode, detail.uid, detail.gid)
 
-    def _told(self, kind: int, mtime_ns: int) -> int:
+    def _time(self, kind: int, mtime_ns: int) -> int:
         """A time that a store told; of a directory, 0 means that it told none."""
         return mtime_ns or (self.started_ns if kind == stat.S_IFDIR else 0)
+
+    def _told(self, inode: Inode) -> Kept:
+        metadata = inode.metadata
+        if metadata is None:
+            return NOTHING
+        mtime_ns = self._time(inode.kind, metadata.modified_ns or to_ns(metadata.last_modified))
+        if not self.reads_kept or inode.kind == stat.S_IFLNK:
+            return Kept(metadata.mode, metadata.uid, metadata.gid, mtime_ns)
+        kept = read_kept(metadata.metadata, directory=inode.is_directory)
+        return replace(kept, mtime_ns=mtime_ns) if kept.mtime_ns is None else kept
 
     def _owned(self, kind: int, mode: int | None, uid: int | None, gid: int | None) -> Ownership:
         return Ownership(

@@ -12,6 +12,7 @@ from mscfs.errors import IsADirectoryKeyError
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.core import Core
+from mscfs.vfs.handles import repin
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.staging import StagingFile
 
@@ -72,7 +73,7 @@ class Changes(Core):
         if inode.deleted:
             staging.drop()
         inode.staging = staging
-        self._repin(inode)
+        repin(inode)
         return staging
 
     async def _vacate(self, key: str) -> None:
@@ -98,13 +99,13 @@ class Changes(Core):
             if size == 0 and inode.staging is None:
                 base = inode.metadata.version if inode.metadata is not None else None
                 inode.staging = self._area.create(inode.key, "replace", base)
-                self._repin(inode)
+                repin(inode)
             staging = await self._staging(inode)
             if size == 0:
                 staging.mode = "replace"
             self._area.reserve(staging, size)
             staging.truncate(size)
-            inode.overrides.mtime_ns = time.time_ns()
+            inode.overrides.changed(time.time_ns())
             if bring_home:
                 # With the lock held: the end of somebody's handle must not take over the upload, and its error.
                 await self._uploads.bring_home(inode)
@@ -122,7 +123,7 @@ class Changes(Core):
         if change.atime_ns is not None:
             overrides.atime_ns = change.atime_ns
         if change.mtime_ns is not None:
-            overrides.mtime_ns = change.mtime_ns
+            overrides.mtime_ns, overrides.is_time_chosen = change.mtime_ns, True
         overrides.ctime_ns = time.time_ns()
         stored = (
             inode.metadata is not None
@@ -130,6 +131,7 @@ class Changes(Core):
             and not (inode.staging is not None and inode.staging.dirty)
         )
         if not (stored and change.is_kept_by_store and self.manager.capabilities.posix_attributes):
+            self._saver.changed(inode)
             return
         if inode.kind == stat.S_IFLNK:
             return
@@ -142,7 +144,7 @@ class Changes(Core):
                 inode.cached_version = written.version.token
             if inode.staging is not None:
                 inode.staging.base = written.version
-            self._repin(inode)
+            repin(inode)
 
     def _keep_attributes(self, key: str, change: Change) -> ObjectMetadata:
         return self.manager.set_posix_attributes(

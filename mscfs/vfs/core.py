@@ -16,10 +16,11 @@ from mscfs.vfs.answers import is_local
 from mscfs.vfs.attributes import AttributeMaker, Attributes
 from mscfs.vfs.entries import Entries
 from mscfs.vfs.fetcher import Fetcher
-from mscfs.vfs.handles import FileHandle, HandleTable
+from mscfs.vfs.handles import HandleTable
 from mscfs.vfs.inodes import Inode, InodeTable
 from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.paths import NAME_MAX, check_new_name, to_bytes
+from mscfs.vfs.saver import AttributeSaver
 from mscfs.vfs.siblings import SiblingReadAhead
 from mscfs.vfs.staging import StagingArea
 from mscfs.vfs.transport import RunBlocking, Transport
@@ -48,6 +49,7 @@ class Core:
         uploads: Uploads,
         area: StagingArea,
         attributes: AttributeMaker,
+        saver: AttributeSaver,
         run_blocking: RunBlocking,
         page_cache: bool,
         siblings: SiblingReadAhead | None,
@@ -65,6 +67,7 @@ class Core:
         self._uploads = uploads
         self._area = area
         self._attributes = attributes
+        self._saver = saver
         self._run_blocking = run_blocking
         self._page_cache = page_cache
         self._read_only = read_only
@@ -85,7 +88,10 @@ class Core:
 
     def _listed(self, entries: Entries, slot: int) -> Attributes:
         """What `_attributes_of` is for an inode, for a name that was only listed."""
-        return self._attributes.listed(entries, slot, self.namespace.remaining(entries.moment(slot)))
+        is_open = self.namespace.details.lacks(entries, slot)
+        return self._attributes.listed(
+            entries, slot, 0.0 if is_open else self.namespace.remaining(entries.moment(slot))
+        )
 
     def _referenced(self, inode: Inode) -> Attributes:
         inode.lookups += 1
@@ -117,15 +123,7 @@ class Core:
     @staticmethod
     def _names_changed(directory: Inode) -> None:
         """A name was made in a directory or taken away: its mtime says so, also where no store keeps one."""
-        directory.overrides.mtime_ns = time.time_ns()
-
-    def _repin(self, inode: Inode) -> None:
-        """The object has a new version or key made here: handles on this mount see their own writes."""
-        for handle in inode.handles:
-            assert isinstance(handle, FileHandle)
-            if handle.reader is not None:
-                handle.reader.close()
-                handle.reader = None
+        directory.overrides.changed(time.time_ns())
 
     async def _delete_deferred(self, key: str) -> None:
         """Delete the object of a name that was unlinked while it was open, unless it was replaced meanwhile."""

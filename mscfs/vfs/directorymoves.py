@@ -11,6 +11,7 @@ from mscfs.errors import DirectoryNotEmptyError, InvalidKeyError
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.changes import Changes
+from mscfs.vfs.handles import repin
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.trees import MovedTree, copy_tree, remove_tree, rename_directory
 
@@ -90,7 +91,7 @@ class DirectoryMoves(Changes):
             if child.metadata is not None and renamed is None:
                 # It came into being here meanwhile, or is gone there: ask.
                 child.metadata, child.checked = replace(child.metadata, key=child.key), float("-inf")
-                self._repin(child)
+                repin(child)
                 continue
             if child.staging is not None:
                 child.staging.end_stream()
@@ -129,14 +130,16 @@ class DirectoryMoves(Changes):
         if metadata is None or renamed is None:
             self.namespace.changed(inode, None)
             return
+        mtime_ns = self._attributes.of(inode, 0.0).mtime_ns
         self.namespace.changed(inode, renamed)
-        if inode.overrides.mtime_ns is None:
-            inode.overrides.mtime_ns = metadata.version.modified_ns
+        if self._attributes.of(inode, 0.0).mtime_ns != mtime_ns:
+            inode.overrides.mtime_ns = mtime_ns
+        self._saver.stored(inode)
         if inode.cached_version == metadata.version.token:
             inode.cached_version = renamed.version.token
         if inode.staging is not None:
             inode.staging.base = renamed.version
-        self._repin(inode)
+        repin(inode)
 
     def _lost_name(self, directory: Inode, inode: Inode) -> None:
         inode.deleted = True

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from mscfs.providers.page import FILE, MAYBE_LINK, SYMLINK, Detail, Entry, Page
+from mscfs.providers.page import DIRECTORY, FILE, MAYBE_LINK, SYMLINK, Detail, Entry, Page
 
 if TYPE_CHECKING:
     from mscfs.vfs.inodes import Inode
@@ -183,7 +183,11 @@ class Entries:
         same = self.sizes[slot] == entry.size and self.tags[slot] == entry.tag
         if same and (entry.detail is None or entry.detail.metadata is None) and not self.states[slot] & UNSURE:
             known = self.details[slot]
-            if entry.kind == MAYBE_LINK or (known is not None and known.metadata is not None):
+            # New user metadata are told by a new time alone, those of directories by nothing.
+            has_new = entry.kind == DIRECTORY or self.modified[slot] != entry.modified_ns
+            if entry.kind == MAYBE_LINK and has_new and self.kinds[slot] == FILE:
+                entry = entry._replace(kind=FILE)
+            elif entry.kind == MAYBE_LINK or (known is not None and known.metadata is not None and not has_new):
                 return
         if not same:
             self.cached[slot] = 0
@@ -285,20 +289,33 @@ class Entries:
             or self.mark in self.marks[start:end]
         ):
             return False
-        if self.tags[start:end] != page.tags or self.sizes[start:end].tobytes() != page.sizes:
-            sizes = memoryview(page.sizes).cast("q")
-            for slot, size, tag in zip(range(start, end), sizes, page.tags, strict=True):
-                if self.sizes[slot] != size or self.tags[slot] != tag:
-                    self.cached[slot] = 0
-                    self.details[slot] = None
-            self.tags[start:end] = page.tags
-            self.sizes[start:end] = array("q", page.sizes)
-        self.modified[start:end] = array("q", page.modified)
+        self._renew_versions(start, end, page)
         if page.detail_of:
             self.details[start:end] = [page.details[at] for at in page.detail_of]
         self.marks[start:end] = bytes([self.mark]) * count
         self.sequence.extend(range(start, end))
         return True
+
+    def _renew_versions(self, start: int, end: int, page: Page) -> None:
+        slots = range(start, end)
+        if self.tags[start:end] != page.tags or self.sizes[start:end].tobytes() != page.sizes:
+            sizes = memoryview(page.sizes).cast("q")
+            for slot, size, tag in zip(slots, sizes, page.tags, strict=True):
+                if self.sizes[slot] != size or self.tags[slot] != tag:
+                    self.cached[slot] = 0
+                    self.details[slot] = None
+            self.tags[start:end] = page.tags
+            self.sizes[start:end] = array("q", page.sizes)
+        if self.modified[start:end].tobytes() != page.modified:
+            # Perhaps new user metadata.
+            for slot, modified in zip(slots, memoryview(page.modified).cast("q"), strict=True):
+                if self.modified[slot] != modified:
+                    self.details[slot] = None
+            self.modified[start:end] = array("q", page.modified)
+        if DIRECTORY in page.kinds:
+            for slot in slots:
+                if self.kinds[slot] == DIRECTORY:
+                    self.details[slot] = None  # of their user metadata nothing tells
 
     def unseen(self) -> Iterator[int]:
         """The slots of names that the latest listing did not tell of. They may be dropped meanwhile."""

@@ -85,7 +85,8 @@ class Files(Changes):
         inode = self._table.add(directory, name, stat.S_IFREG)
         inode.staging = staging
         overrides = inode.overrides
-        overrides.mode, overrides.uid, overrides.gid, overrides.mtime_ns = mode, owner.uid, owner.gid, time.time_ns()
+        overrides.mode, overrides.uid, overrides.gid = mode, owner.uid, owner.gid
+        overrides.changed(time.time_ns())
         self.namespace.changed(inode, placeholder)
         self._names_changed(directory)
         handle, keep = self._opened(inode, flags)
@@ -126,7 +127,7 @@ class Files(Changes):
             staging = await self._staging(inode)
             self._area.reserve(staging, offset + len(data), len(data))
             written = staging.write(offset, data)
-            inode.overrides.mtime_ns = time.time_ns()
+            inode.overrides.changed(time.time_ns())
             self._uploads.written(inode, staging)
             stream = staging.stream
         if stream is not None:
@@ -138,8 +139,10 @@ class Files(Changes):
         await self._uploads.flush(self.handles.file(handle_number).inode)
 
     async def fsync(self, handle_number: int) -> None:
-        """As flush."""
-        await self._uploads.flush(self.handles.file(handle_number).inode)
+        """As flush; what was set on the file is kept as well."""
+        inode = self.handles.file(handle_number).inode
+        await self._uploads.flush(inode)
+        await self._saver.save(inode)
 
     async def release(self, handle_number: int) -> None:
         """The last descriptor of a handle is gone. Errors reach nobody: what fails is kept and logged."""

@@ -49,6 +49,7 @@ class Filesystem(Names, Moves, Files):
             for inode in self._table:
                 if inode.staging is not None:
                     nursery.start_soon(flush, inode)
+        await self._saver.finish()
         return failed
 
     def keep_staged(self) -> None:

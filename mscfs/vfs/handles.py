@@ -26,6 +26,15 @@ class FileHandle:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
 
+def repin(inode: Inode) -> None:
+    """The object has a new version or key made here: handles on this mount see their own writes."""
+    for handle in inode.handles:
+        assert isinstance(handle, FileHandle)
+        if handle.reader is not None:
+            handle.reader.close()
+            handle.reader = None
+
+
 @dataclass(eq=False, slots=True)
 class DirectoryHandle:
     """One open of a directory: the listing that the last rewind began to read, and what is in no listing."""

@@ -8,7 +8,6 @@ import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -16,6 +15,7 @@ import trio
 from mscfs.providers.page import DIRECTORY, FILE, SYMLINK, Entry, to_entry
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.entries import BLOCK, BLOCK_BITS, GONE, HELD, KEPT, Entries
+from mscfs.vfs.overrides import NO_OVERRIDES, Overrides
 from mscfs.vfs.paths import to_bytes, to_name
 from mscfs.vfs.staging import StagingFile
 
@@ -29,27 +29,6 @@ MODES = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
 KINDS = {mode: kind for kind, mode in MODES.items()}
 MAY_GIVE_AWAY = os.geteuid() == 0
 """Only root may set a new file's owner on the store (chown(2)); others own what they make."""
-
-
-@dataclass(slots=True)
-class Overrides:
-    """Attributes set on this mount, kept while it lasts (W9). None: what the store or the options say."""
-
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
-    ctime_ns: int | None = None
-    """When attributes were set or the name was changed, which no store keeps. Changes of content are later or not."""
-
-    @property
-    def any(self) -> bool:
-        """Whether something was set that a store with POSIX attributes should keep."""
-        return (self.mode, self.uid, self.gid, self.mtime_ns) != (None, None, None, None)
-
-
-NO_OVERRIDES = Overrides()
 
 
 class Inode:
@@ -82,6 +61,7 @@ class Inode:
         "removed",
         "staging",
         "sticky",
+        "told",
         "users",
         "walked",
         "writers",
@@ -96,6 +76,8 @@ class Inode:
         self.metadata: ObjectMetadata | None = None
         self.checked = float("-inf")
         """When the primary last vouched for `metadata` (monotonic seconds)."""
+        self.told = float("-inf")
+        """When the object itself was asked, which tells more than listings: its user metadata."""
         self.change = 0
         """Serial of the last change made on this mount: answers that were asked for before it are out of date."""
         self.lookups = 0
@@ -261,6 +243,8 @@ class InodeTable:
         inode.metadata = entry.metadata(parent.key)
         inode.checked = entries.moment(slot)
         inode.lookups = entries.lookups[slot]
+        if inode.metadata.metadata is not None:
+            inode.told = inode.checked
         entries.lookups[slot] = 0
         entries.references += not inode.lookups  # its own instead of the kernel's
         if entries.states[slot] & GONE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from mscfs.errors import DirectoryNotEmptyError, IsADirectoryKeyError, NotADirectoryKeyError
@@ -119,7 +120,12 @@ class Moves(DirectoryMoves):
             if renamed is not None:
                 async with self.namespace.replacing(target):
                     renamed = await self._run_blocking(
-                        self._rename_object, inode.key, target, renamed.version, bool(flags & RENAME_NOREPLACE)
+                        self._rename_object,
+                        inode.key,
+                        target,
+                        renamed.version,
+                        bool(flags & RENAME_NOREPLACE),
+                        self._saver.for_copy(inode),
                     )
                 self._on_wishes()
             elif inode.staging is not None:
@@ -141,8 +147,12 @@ class Moves(DirectoryMoves):
                 inode.staging.key = target
             self._moved(inode, renamed)
 
-    def _rename_object(self, source: str, target: str, version: Version, no_replace: bool) -> ObjectMetadata:
-        renamed = rename_object(self.manager, self._journal, source, target, version, no_replace=no_replace)
+    def _rename_object(
+        self, source: str, target: str, version: Version, no_replace: bool, metadata: Mapping[str, str] | None
+    ) -> ObjectMetadata:
+        renamed = rename_object(
+            self.manager, self._journal, source, target, version, no_replace=no_replace, metadata=metadata
+        )
         if target in self.namespace.deferred:
             # What waits to be deleted is gone; the new object may look just like it.
             self._journal.finish_delete(target)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import time
 from array import array
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from mscfs.errors import StorageError
 from mscfs.providers.page import Detail
 from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.attributes import Attributes, Ownership
@@ -47,6 +50,15 @@ class Names(Changes):
             inode = self._table.materialise(entries, slot)
         return self._attributes_of(inode)
 
+    async def told_attributes(self, number: int) -> Attributes:
+        """The same, after asking the store for what listings did not tell of it."""
+        place = None if self._table.get(number) else self._table.place(number)
+        if place is not None and not place[0].states[place[1]] and self.namespace.details.lacks(*place):
+            # Where the store does not answer, what is known is the answer.
+            with contextlib.suppress(StorageError):
+                await self.namespace.details.complete(*place)
+        return self.attributes(number)
+
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The inode of a name, with one more reference by the kernel."""
         directory = self._directory(parent)
@@ -83,11 +95,20 @@ class Names(Changes):
         end = position + ROWS if handle.loose is None else min(position + ROWS, handle.listed)
         slots = listing.sequence[position:end]
         if slots:
-            await self.namespace.settle_links(entries, slots)
+            await self.namespace.details.settle_links(entries, slots)
             return Rows(position, entries, slots, [], self.namespace.remaining(listing.taken))
         if handle.loose is None:
             handle.listed, handle.loose = len(listing.sequence), self.namespace.loose(handle.inode)
         return Rows(position, entries, slots, handle.loose[position - handle.listed :], 0.0)
+
+    @property
+    def reads_kept(self) -> bool:
+        """Whether user metadata tell attributes."""
+        return self._attributes.reads_kept
+
+    def listed(self, entries: Entries, slot: int) -> Attributes:
+        """The attributes of what was listed; nobody may believe them where its object has to be asked first."""
+        return self._listed(entries, slot)
 
     @property
     def started_ns(self) -> int:
@@ -145,18 +166,20 @@ class Names(Changes):
         async with self.namespace.gate.passage(directory):
             await self._check_vacant(directory, name, is_directory=True)
             key = directory.key + name + "/"
-            await self._run_blocking(self._make_directory, key, mode, owner)
+            metadata = self._saver.for_directory(mode, owner.uid, owner.gid)
+            await self._run_blocking(self._make_directory, key, mode, owner, metadata)
             self._on_wishes()
             inode = self._table.add(directory, name, stat.S_IFDIR)
-            self.namespace.changed(inode, directory_metadata(key))
+            self.namespace.changed(inode, replace(directory_metadata(key), metadata=metadata))
             self.namespace.made_directory(inode)
             inode.overrides.mode, inode.overrides.uid, inode.overrides.gid = mode, owner.uid, owner.gid
-            inode.overrides.mtime_ns = time.time_ns()
+            inode.overrides.changed(time.time_ns())
+            self._saver.stored(inode)
             self._names_changed(directory)
             return self._referenced(inode)
 
-    def _make_directory(self, key: str, mode: int, owner: Owner) -> None:
-        self.manager.make_directory(key)
+    def _make_directory(self, key: str, mode: int, owner: Owner, metadata: Mapping[str, str] | None) -> None:
+        self.manager.make_directory(key, metadata=metadata)
         if self.manager.capabilities.posix_attributes:
             uid, gid = (owner.uid, owner.gid) if MAY_GIVE_AWAY else (None, None)
             self.manager.primary.set_posix_attributes(key, mode=mode, uid=uid, gid=gid)

@@ -7,8 +7,8 @@ replicas; the moment it is back, only what it vouched for within `metadata_ttl` 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+import stat
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -17,6 +17,7 @@ from mscfs.errors import StorageError
 from mscfs.providers.page import Entry, Page, to_entry
 from mscfs.types import ObjectMetadata, Version
 from mscfs.vfs.answers import Answers, differs, is_local, no_such
+from mscfs.vfs.details import Details
 from mscfs.vfs.entries import KEPT, UNSURE, Entries
 from mscfs.vfs.foresight import Foresight
 from mscfs.vfs.gate import Gate
@@ -28,8 +29,6 @@ from mscfs.vfs.questions import Questions
 from mscfs.vfs.recall import NEVER, Recall
 from mscfs.vfs.recorder import Recorder
 from mscfs.vfs.transport import OnPage, Transport
-
-log = logging.getLogger(__name__)
 
 REMEMBERED_REMOVALS = 10_000
 OUTAGE_TIMEOUT = 5.0
@@ -48,6 +47,7 @@ class Namespace:
         nursery: trio.Nursery,
         *,
         asking_is_cheap: bool,
+        wants_metadata: bool = False,
         ttl: float,
         clock: Callable[[], float],
         suspect: Callable[[str], None],
@@ -63,6 +63,7 @@ class Namespace:
         self._questions = questions
         self._recorder = recorder
         self._clock = clock
+        self.details = Details(table, questions, self._tell, wanted=wants_metadata, clock=clock)
         self._lister = Lister(transport, nursery, self, suspect=suspect)
         self._recall = Recall(table, recorder, transport, self._is_hidden)
         self._foresight = Foresight(table, self._begin, self._is_listed, asking_is_cheap=asking_is_cheap)
@@ -91,6 +92,7 @@ class Namespace:
         inode.change = self._serial
         inode.metadata = metadata
         inode.checked = self._clock()
+        inode.told = NEVER if metadata is not None and metadata.metadata is None else inode.checked
         parent = inode.parent
         if parent is not None:
             parent.removed.pop(inode.name, None)
@@ -196,17 +198,25 @@ class Namespace:
     async def _known(self, parent: Inode, name: str, *, at_any_age: bool = False) -> Inode | tuple[Entries, int] | None:
         child = parent.children.get(name)
         if child is not None:
-            if at_any_age or is_local(child) or self._is_fresh(child.checked):
+            if at_any_age or is_local(child) or (self._is_fresh(child.checked) and self._is_told(child)):
                 return child
         elif parent.entries is not None:
             entries = parent.entries
             slot = entries.find(to_bytes(name))
             if slot >= 0 and (at_any_age or self._is_fresh(entries.moment(slot))):
-                if not entries.states[slot] & (UNSURE | KEPT):
-                    return entries, slot
-                if not entries.states[slot] & UNSURE:
+                if entries.states[slot] & UNSURE:
+                    await self.details.settle(entries, slot)
+                elif self.details.lacks(entries, slot) and not at_any_age:
+                    try:
+                        await self.details.complete(entries, slot)
+                    except StorageError as error:
+                        if not error.transient:
+                            raise
+                        return await self._known(parent, name, at_any_age=True)
+                elif entries.states[slot] & KEPT:
                     return self.table.materialise(entries, slot)
-                await self._settle(entries, slot)
+                else:
+                    return entries, slot
                 return await self._known(parent, name, at_any_age=at_any_age)
             is_told = parent.listing is not None and not parent.listing.is_borrowed
             if slot < 0 and (self.absence(parent) > 0 or (at_any_age and is_told)):
@@ -244,7 +254,7 @@ class Namespace:
 
     def is_fresh(self, inode: Inode) -> bool:
         """Whether the primary vouched for the inode within the ttl, or the truth is here."""
-        return is_local(inode) or self._is_fresh(inode.checked)
+        return is_local(inode) or (self._is_fresh(inode.checked) and self._is_told(inode))
 
     def remaining(self, checked: float) -> float:
         """Seconds for which the kernel may believe now what the primary said at that moment."""
@@ -272,37 +282,6 @@ class Namespace:
             self._foresight.opened(directory)
         return listing
 
-    async def settle_links(self, entries: Entries, slots: Iterable[int]) -> None:
-        """Find out which of these entries that may be symbolic links are."""
-        states = entries.states
-        unsure = [slot for slot in slots if states[slot] & UNSURE]
-        if unsure:
-            async with trio.open_nursery() as nursery:
-                for slot in unsure:
-                    nursery.start_soon(self._settle_or_hide, entries, slot)
-
-    async def _settle_or_hide(self, entries: Entries, slot: int) -> None:
-        """As `_settle`; while nobody can tell, the entry is not shown, and its neighbours are."""
-        try:
-            await self._settle(entries, slot)
-        except StorageError:
-            if not self.is_down:
-                raise
-
-    async def _settle(self, entries: Entries, slot: int) -> None:
-        """Ask what listings leave open. The kernel has not seen such an entry yet: it may become a link in place."""
-        name, directory = entries.names[slot], entries.directory
-        asked = self._clock()
-        found = await self._questions.anyone(directory.key + to_name(name))
-        if entries.find(name) != slot or not entries.states[slot] & UNSURE:
-            return  # settled, taken away or replaced meanwhile
-        if found is None:
-            self.table.lose(directory, to_name(name))
-        else:
-            entries.put(slot, to_entry(found, name, links=False))
-            if not self.is_down:
-                self._tell(directory, to_name(name), found, asked)
-
     def loose(self, directory: Inode) -> list[Inode]:
         """What is in a directory and in no listing of it, sorted by name."""
         entries = directory.entries
@@ -317,6 +296,10 @@ class Namespace:
 
     def _is_fresh(self, moment: float) -> bool:
         return self._clock() - moment < self.ttl or self.is_down
+
+    def _is_told(self, inode: Inode) -> bool:
+        """Whether its object itself was asked, if that matters."""
+        return not self.details.wanted or inode.kind == stat.S_IFLNK or self._is_fresh(inode.told)
 
     async def _ask_and_apply(self, parent: Inode, name: str) -> Inode | tuple[Entries, int]:
         serial, asked = self._serial, self._clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
@@ -11,16 +12,21 @@ from mscfs.errors import InvalidKeyError, NotFoundError, StorageError, StoreUnav
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.outage import find_on_replicas
 from mscfs.types import ObjectMetadata
+from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.transport import RunBlocking
 
 log = logging.getLogger(__name__)
 
 
 class Questions:
-    """See the module. A name is a key without final slash; all answers are of the moment."""
+    """See the module. A name is a key without final slash; all answers are of the moment.
 
-    def __init__(self, manager: ReplicaManager, run_blocking: RunBlocking) -> None:
+    `asks_markers`: the user metadata of directories matter, which only their markers tell.
+    """
+
+    def __init__(self, manager: ReplicaManager, run_blocking: RunBlocking, *, asks_markers: bool = False) -> None:
         self._manager = manager
+        self._directory = _marked_directory if asks_markers else _directory
         self._run_blocking = run_blocking
 
     @property
@@ -51,7 +57,7 @@ class Questions:
                 errors.append(error)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, _directory, "directory")
+            nursery.start_soon(ask, self._directory, "directory")
             nursery.start_soon(ask, _object, "file")
         if errors:
             raise errors[0]
@@ -70,6 +76,10 @@ class Questions:
         except (NotFoundError, InvalidKeyError):
             return None
 
+    async def marker(self, directory: str) -> ObjectMetadata | None:
+        """The primary's word on a directory that exists, with the user metadata of its marker."""
+        return await self._run_blocking(_marker, self._manager, directory)
+
 
 def _object(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
     try:
@@ -83,6 +93,19 @@ def _directory(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
         return manager.told_directory(key + "/")
     except (NotFoundError, InvalidKeyError):
         return None
+
+
+def _marker(manager: ReplicaManager, directory: str) -> ObjectMetadata:
+    try:
+        metadata = manager.head_marker(directory).metadata
+    except (NotFoundError, InvalidKeyError):
+        metadata = None
+    return replace(directory_metadata(directory), metadata=metadata or {})
+
+
+def _marked_directory(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
+    found = _marker(manager, key + "/")
+    return found if found.metadata or _directory(manager, key) else None
 
 
 def _file_or_directory(manager: ReplicaManager, key: str) -> ObjectMetadata | None:

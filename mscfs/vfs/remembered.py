@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mscfs.vfs.inodes import NO_OVERRIDES, Inode, Overrides
+from mscfs.vfs.inodes import Inode
+from mscfs.vfs.overrides import NO_OVERRIDES, Overrides
 
 LIMIT = 250_000
 """Names that are remembered, about 300 bytes each; those whose directories came here first are forgotten first."""
@@ -48,7 +49,7 @@ class Remembered:
         if found is not None:
             overrides, token = found
             # Other content has times of its own.
-            inode.overrides = overrides if token == _token(inode) else replace(overrides, atime_ns=None, mtime_ns=None)
+            inode.overrides = overrides if token == _token(inode) else _without_times(overrides)
 
     def forget(self, directory: str, name: bytes) -> None:
         """A name was taken away."""
@@ -74,6 +75,10 @@ class Remembered:
     def _drop_oldest(self) -> None:
         directory = next(iter(self._directories))
         self._pop(directory, next(iter(self._directories[directory])))
+
+
+def _without_times(overrides: Overrides) -> Overrides:
+    return replace(overrides, atime_ns=None, mtime_ns=None, is_time_chosen=False)
 
 
 def _token(inode: Inode) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 from mscfs.errors import NotFoundError, VersionMismatchError
 from mscfs.journal import Journal, PendingRename
@@ -13,9 +14,18 @@ from mscfs.types import ObjectMetadata, Version
 
 
 def rename_object(
-    manager: ReplicaManager, journal: Journal, source: str, target: str, version: Version, *, no_replace: bool
+    manager: ReplicaManager,
+    journal: Journal,
+    source: str,
+    target: str,
+    version: Version,
+    *,
+    no_replace: bool,
+    metadata: Mapping[str, str] | None = None,
 ) -> ObjectMetadata:
     """Give the object `source`, which is of `version`, the key `target` (blocking); returns its new metadata.
+
+    With `metadata` its user metadata are replaced by these.
 
     Raises VersionMismatchError when the source is of another version by now, AlreadyExistsError with `no_replace`.
     Until it returns a crash leaves the old name or both; `settle_rename` puts that right at the next mount.
@@ -23,7 +33,7 @@ def rename_object(
     primary = manager.primary
     row = journal.begin_rename(source, target, version)
     try:
-        renamed = primary.rename(source, target, expected=version, if_absent=no_replace)
+        renamed = primary.rename(source, target, metadata=metadata, expected=version, if_absent=no_replace)
     except BaseException:
         journal.finish_rename(row)
         raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -17,6 +18,7 @@ import trio
 from mscfs.errors import StorageError, VersionMismatchError
 from mscfs.journal import Journal
 from mscfs.types import ByteRange, ObjectMetadata, Version
+from mscfs.vfs.kept import without_attributes
 from mscfs.vfs.transport import RunBlocking, Transport
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,9 @@ class Stream:
             await self._begun.wait()
             while self._under_way and not self._is_over:
                 await self._progress.park()
-            if self._is_over or (key, metadata) != (self._key, self._metadata):
+            # Attributes that were set meanwhile the caller brings after.
+            is_other = without_attributes(metadata) != without_attributes(self._metadata)
+            if self._is_over or key != self._key or is_other:
                 return None
             written = await self._streams.transport.complete_parts(
                 self._upload, key, if_absent=False, expected=expected
@@ -111,7 +115,7 @@ class Stream:
         else:
             self._is_over = True
             await self._forget()
-            return written
+            return replace(written, metadata=self._metadata or {}) if written.metadata is None else written
         finally:
             self.abandon()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -12,11 +13,13 @@ import trio
 from mscfs.errors import NotFoundError, StorageError
 from mscfs.journal import FinishedUpload, Journal, UploadMode
 from mscfs.replicas.manager import ReplicaManager
-from mscfs.types import ObjectMetadata, users_metadata
+from mscfs.types import ObjectMetadata
 from mscfs.vfs import streams
 from mscfs.vfs.commits import Commits
-from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode, Overrides
+from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode
 from mscfs.vfs.namespace import Namespace
+from mscfs.vfs.overrides import Overrides
+from mscfs.vfs.saver import AttributeSaver
 from mscfs.vfs.staging import StagingArea, StagingFile
 from mscfs.vfs.streams import Streams
 from mscfs.vfs.transport import RunBlocking, Transport
@@ -35,6 +38,7 @@ class Uploads:
         namespace: Namespace,
         area: StagingArea,
         run_blocking: RunBlocking,
+        saver: AttributeSaver,
         *,
         nursery: trio.Nursery,
         on_wishes: Callable[[], None],
@@ -47,6 +51,7 @@ class Uploads:
         self._transport = transport
         self._namespace = namespace
         self._area = area
+        self._saver = saver
         self._run_blocking = run_blocking
         self._on_wishes = on_wishes
 
@@ -73,7 +78,7 @@ class Uploads:
         if not self._streaming or inode.deleted:
             return
         if staging.stream is None and staging.in_order >= streams.FIRST_AT:
-            metadata = partial(self._user_metadata, inode.key, inode.metadata, staging.mode)
+            metadata = partial(self._user_metadata, inode, staging.mode, with_time=False)
             staging.stream = self._streams.begin(inode.key, staging.path, metadata)
         if staging.stream is not None:
             staging.stream.offer(staging.in_order)
@@ -85,7 +90,8 @@ class Uploads:
         # is what makes room, and a crash meanwhile leaves content that is kept as not closed.
         with suppress(OSError):
             staging.sending(key)
-        metadata = await self._user_metadata(key, inode.metadata, staging.mode)
+        # The time of a file that is sent while it is written is not known when its upload begins.
+        metadata = await self._user_metadata(inode, staging.mode, with_time=staging.stream is None)
         try:
             written = await self._send(key, staging, metadata)
         except StorageError as error:
@@ -101,6 +107,7 @@ class Uploads:
         staging.uploaded(written.version, changes)
         self._namespace.changed(inode, written)
         inode.cached_version = written.version.token
+        self._saver.stored(inode)
 
     async def _send(self, key: str, staging: StagingFile, metadata: Mapping[str, str] | None) -> ObjectMetadata:
         expected = staging.base if staging.mode == "update" else None
@@ -109,7 +116,7 @@ class Uploads:
             written = await stream.complete(staging.size, metadata, key=key, expected=expected)
             if written is not None:
                 return written
-        return await self._transport.upload(
+        written = await self._transport.upload(
             key,
             staging.path,
             metadata=metadata,
@@ -118,6 +125,7 @@ class Uploads:
             # The parts, or an attempt before, may have become the object although nobody told us.
             repeated=stream is not None or staging.in_doubt,
         )
+        return replace(written, metadata=metadata or {}) if written.metadata is None else written
 
     def _keep(self, key: str, staging: StagingFile, error: StorageError) -> None:
         """The upload failed: from now on the staged content is the only one, so it must outlive the machine."""
@@ -131,15 +139,13 @@ class Uploads:
             # The program is told of the store's error; this one adds that a crash of the machine may lose the content.
             log.error("%s is not safe on disk: %s", staging.path, trouble)  # noqa: TRY400 - no bug
 
-    async def _user_metadata(
-        self, key: str, known: ObjectMetadata | None, mode: UploadMode
-    ) -> Mapping[str, str] | None:
+    async def _user_metadata(self, inode: Inode, mode: UploadMode, *, with_time: bool) -> Mapping[str, str] | None:
         """What the object keeps; of one that is changed in place a listing may not have told it."""
-        metadata = known.metadata if known is not None else None
-        if mode == "update" and known is not None and metadata is None:
+        metadata = inode.metadata.metadata if inode.metadata is not None else None
+        if mode == "update" and inode.metadata is not None and metadata is None:
             with suppress(NotFoundError):
-                metadata = (await self._run_blocking(self._manager.primary.head, key)).metadata
-        return users_metadata(metadata) or None
+                metadata = (await self._run_blocking(self._manager.primary.head, inode.key)).metadata
+        return self._saver.for_upload(inode, metadata or {}, with_time=with_time)
 
     def _keep_attributes(self, key: str, overrides: Overrides) -> ObjectMetadata:
         return self._manager.primary.set_posix_attributes(
