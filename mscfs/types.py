@@ -142,6 +142,11 @@ def to_ns(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
+def representable(nanoseconds: int) -> int:
+    """The nearest time that is kept, which is 64 bits of nanoseconds: the years 1678 to 2262."""
+    return max(-_LATEST_NS, min(nanoseconds, _LATEST_NS - 1))
+
+
 def from_ns(nanoseconds: int) -> datetime:
     """The aware UTC datetime of nanoseconds since the epoch, cut to microseconds."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

@@ -21,7 +21,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.providers.beneath import DRAFT_PREFIX, DRAFT_SUFFIX, is_draft, locked
-from mscfs.types import Version
+from mscfs.types import Version, representable
 
 COARSEST_TIME = 2_000_000_000
 """Nanoseconds: FAT counts in steps of two seconds."""
@@ -40,7 +40,7 @@ def draft_name() -> str:
 
 def version_of(status: os.stat_result) -> Version:
     """The identity of a file: a replacement has another inode and a later time, a change in place a later time."""
-    return Version(status.st_size, f"{status.st_mtime_ns:x}-{status.st_ino:x}", status.st_mtime_ns)
+    return Version(status.st_size, f"{status.st_mtime_ns:x}-{status.st_ino:x}", representable(status.st_mtime_ns))
 
 
 class Draft:

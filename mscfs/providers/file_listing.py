@@ -144,7 +144,7 @@ def _entry(descriptor: int, name: bytes, details: dict[tuple[int, int, int], Det
         detail = details[owned] = Detail(*owned)
     if target is not None:
         detail = Detail(*owned, symlink_target=target)
-    if kind == DIRECTORY:
-        return Entry(name, kind, 0, status.st_mtime_ns, b"", detail)
     version = version_of(status)
-    return Entry(name, kind, version.size, status.st_mtime_ns, version.tag.encode(), detail)
+    if kind == DIRECTORY:
+        return Entry(name, kind, 0, version.modified_ns, b"", detail)
+    return Entry(name, kind, version.size, version.modified_ns, version.tag.encode(), detail)

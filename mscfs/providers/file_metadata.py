@@ -41,11 +41,11 @@ def describe(
     return ObjectMetadata(
         f"{key.removesuffix('/')}/" if directory else key,
         0 if directory else version.size,
-        from_ns(status.st_mtime_ns),
+        from_ns(version.modified_ns),
         tag="" if directory else version.tag,
         type=kind,
         metadata=metadata,
-        modified_ns=status.st_mtime_ns,
+        modified_ns=version.modified_ns,
         mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         gid=status.st_gid,

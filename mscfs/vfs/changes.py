@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mscfs.config.values import MIB
 from mscfs.errors import IsADirectoryKeyError
-from mscfs.types import ObjectMetadata
+from mscfs.types import ObjectMetadata, representable
 from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.core import Core
 from mscfs.vfs.handles import repin
@@ -121,9 +121,9 @@ class Changes(Core):
         if change.gid is not None:
             overrides.gid = change.gid
         if change.atime_ns is not None:
-            overrides.atime_ns = change.atime_ns
+            overrides.atime_ns = representable(change.atime_ns)
         if change.mtime_ns is not None:
-            overrides.mtime_ns, overrides.is_time_chosen = change.mtime_ns, True
+            overrides.mtime_ns, overrides.is_time_chosen = representable(change.mtime_ns), True
         overrides.ctime_ns = time.time_ns()
         stored = (
             inode.metadata is not None

@@ -304,6 +304,29 @@ async def test_W9_a_file_of_the_beginning_of_the_epoch_is_listed_as_such(tmp_pat
         assert (await w.fs.lookup(ROOT, "a")).mtime_ns == 0
 
 
+@pytest.mark.parametrize("objects", [False, True])
+@pytest.mark.parametrize("time", [10**19, -(10**19)])
+async def test_W9_a_time_beyond_what_is_kept_is_the_nearest_that_is(tmp_path, objects, time):
+    nearest = max(-(1 << 63), min(time, (1 << 63) - 1))
+    async with world(tmp_path, objects=objects, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"a")
+        assert await names(w.fs) == ["a"]
+        number = (await w.fs.lookup(ROOT, "a")).number
+        changed = await w.fs.set_attributes(number, Change(atime_ns=time, mtime_ns=time))
+        assert (changed.mtime_ns, changed.atime_ns) == (nearest, nearest)
+        assert (await w.fs.lookup(ROOT, "a")).mtime_ns == nearest
+
+
+async def test_W9_a_file_of_a_time_beyond_what_is_kept_hides_no_other(tmp_path):
+    put(tmp_path / "primary/a", b"a")
+    put(tmp_path / "primary/b", b"b")
+    os.utime(tmp_path / "primary/a", ns=(0, 10**19))
+    async with world(tmp_path, metadata_ttl=60) as w:
+        assert await names(w.fs) == ["a", "b"]
+        assert (await w.fs.lookup(ROOT, "a")).mtime_ns == (1 << 63) - 1
+        assert await read_file(w.fs, (await w.fs.lookup(ROOT, "a")).number) == b"a"
+
+
 async def test_a_read_only_mount_refuses_changes(tmp_path):
     async with world(tmp_path, read_only=True) as w:
         put(w.store("primary") / "a", b"a")
