@@ -92,6 +92,8 @@ def _summary(status: MountStatus) -> str:
         f"{staging.files:,} to upload" + (f" ({human_size(staging.bytes)})" if staging.files else ""),
         f"{status.journal.pending:,} in the journal",
     ]
+    if status.journal.recovering:
+        parts.append(f"{status.journal.recovering:,} of an ended mount being settled")
     if status.journal.kept:
         parts.append(f"{status.journal.kept:,} left behind (`mscfs recover`)")
     if status.skipped_keys:

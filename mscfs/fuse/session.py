@@ -34,6 +34,7 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.placement import Placement, locate
 from mscfs.replicas.source import Replica
 from mscfs.store import load_store, open_store
+from mscfs.vfs.gate import Gate
 from mscfs.vfs.loopdelay import LoopDelay
 from mscfs.vfs.recovery import Recovery
 from mscfs.vfs.transport import RunBlocking
@@ -81,9 +82,10 @@ class MountRequest:
 class Mount:
     """A running mount, as the control socket sees it."""
 
-    def __init__(self, request: MountRequest, parts: MountParts) -> None:
+    def __init__(self, request: MountRequest, parts: MountParts, recovery: Recovery) -> None:
         self.request = request
         self.parts = parts
+        self.recovery = recovery
         self.started = time.time()
         self.stopping = False
         self.loop_delay = LoopDelay()
@@ -208,14 +210,14 @@ async def _serve(
                     read_only=request.read_only,
                 )
                 await parts.recorder.open()
-                recovery = Recovery(manager, parts.journal, parts.area.directory.parent)
+                recovery = Recovery(manager, parts.journal, parts.area.directory.parent, parts.namespace.gate.unsettled)
                 if not request.read_only:
                     await run_blocking(recovery.begin)
                     tried = trio.Event()
-                    background.start_soon(_recover, recovery, run_blocking, tried)
+                    background.start_soon(_recover, recovery, parts.namespace.gate, run_blocking, tried)
                     with trio.move_on_after(PATIENCE):
                         await tried.wait()
-                mount = Mount(request, parts)
+                mount = Mount(request, parts, recovery)
                 with _mounted(mount):
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)
@@ -299,14 +301,16 @@ def _fetch_processes() -> int:
     return max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
-async def _recover(recovery: Recovery, run_blocking: RunBlocking, tried: trio.Event) -> None:
+async def _recover(recovery: Recovery, gate: Gate, run_blocking: RunBlocking, tried: trio.Event) -> None:
     """Settle what ended mounts left behind; `tried` when that is done, or has to wait for the primary."""
-    is_settled = await run_blocking(recovery.run)
+    while not recovery.is_over:
+        is_down = not recovery.manager.primary_source.health.healthy
+        is_waiting = (is_down and tried.is_set()) or not await run_blocking(recovery.step)
+        gate.look_again()
+        if is_waiting:
+            tried.set()
+            await trio.sleep(RECOVERY_INTERVAL)
     tried.set()
-    while not is_settled:
-        await trio.sleep(RECOVERY_INTERVAL)
-        if recovery.manager.primary_source.health.healthy:
-            is_settled = await run_blocking(recovery.run)
 
 
 async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> None:

@@ -118,7 +118,7 @@ class MountService:
             hedges=HedgeStatus(started=parts.hedging.started, won=parts.hedging.won),
             loop=LoopStatus(mean_delay=mount.loop_delay.mean, worst_delay=mount.loop_delay.worst),
             staging=StagingStatus(files=parts.area.files, bytes=parts.area.bytes),
-            journal=JournalStatus(pending=pending, kept=len(kept)),
+            journal=JournalStatus(pending=pending, recovering=mount.recovery.left, kept=len(kept)),
             version=version("mscfs"),
             read_only=mount.request.read_only,
             started=mount.started,

@@ -112,11 +112,13 @@ class StagingStatus(msgspec.Struct, frozen=True, kw_only=True):
 class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The replication journal: entries of every kind that wait.
 
+    `recovering` are those of ended mounts that this one has still to settle.
     `kept` are contents that are not on the primary and that nobody has in hand: the next mount uploads what still fits,
     a person decides on the rest (`mscfs recover`).
     """
 
     pending: int = 0
+    recovering: int = 0
     kept: int = 0
 
 

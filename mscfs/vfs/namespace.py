@@ -31,6 +31,8 @@ from mscfs.vfs.recorder import Recorder
 from mscfs.vfs.transport import OnPage, Transport
 
 REMEMBERED_REMOVALS = 10_000
+PAUSES = (0.05, 0.2)
+"""Seconds before a primary that gave no answer, and is not known to be down, is asked for a name again."""
 OUTAGE_TIMEOUT = 5.0
 """Seconds for which the kernel may believe what it is told while the primary is down, lest it outlives the outage."""
 
@@ -56,8 +58,8 @@ class Namespace:
         self.ttl = ttl
         self.deleting = trio.Lock()
         """Held while an object that was unlinked while open is deleted, or replaced: see `replacing`."""
-        self.gate = Gate()
-        """Directories being moved, and the calls about what is below them."""
+        self.gate = Gate(lambda: questions.is_down)
+        """Directories being moved, names that recovery has still to settle, and the calls about them."""
         self._answers = Answers(table)
         self._intake = Intake(self._answers)
         self._questions = questions
@@ -304,7 +306,7 @@ class Namespace:
     async def _ask_and_apply(self, parent: Inode, name: str) -> Inode | tuple[Entries, int]:
         serial, asked = self._serial, self._clock()
         try:
-            entry = await self._questions.primary(parent.key + name) if is_valid_name(name) else None
+            entry = await self._primary_says(parent.key + name) if is_valid_name(name) else None
         except StorageError as error:
             if not error.transient:
                 raise
@@ -314,10 +316,23 @@ class Namespace:
             self._tell(parent, name, entry, asked)
         return self._answers.apply(parent, name, entry, serial, asked)
 
+    async def _primary_says(self, key: str) -> ObjectMetadata | None:
+        """The primary's word on a name. One answer that got lost is no outage: nobody else knows what is not there."""
+        for pause in PAUSES:
+            try:
+                return await self._questions.primary(key)
+            except StorageError as error:
+                if not error.transient or self.is_down:
+                    raise
+            await trio.sleep(pause)
+        return await self._questions.primary(key)
+
     async def _last_known(
         self, parent: Inode, name: str, serial: int, error: StorageError
     ) -> Inode | tuple[Entries, int]:
-        """What is known of a name that the primary was asked for in vain."""
+        """What is known of a name that the primary was asked for in vain; `error` unless that is an outage."""
+        if not self.is_down:
+            raise error
         known = await self._known(parent, name, at_any_age=True)
         if known is None and self._recorder.knows(parent.key):
             await (await self.listing(parent)).end()

@@ -17,6 +17,7 @@ from mscfs.vfs.leftbehind import InOtherHandsError, bring_home, left_behind
 from mscfs.vfs.renames import settle_rename
 from mscfs.vfs.staging_log import LOG, read_log
 from mscfs.vfs.trees import settle_move
+from mscfs.vfs.unsettled import Unsettled
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ class Recovered:
 
 @dataclass(slots=True)
 class _Work:
-    """Something to settle."""
+    """Something to settle. `names` are those that may be about to change: see `Unsettled`."""
 
     key: str
     settle: Callable[[], None]
+    names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -46,12 +48,13 @@ class Recovery:
     """Settles uploads, parts, renames, moves and deletes whose process is gone (blocking).
 
     Nothing is dropped and nothing newer is overwritten: staged content goes to the primary only if that still holds
-    the version it was made from. `staging` holds one directory a process.
+    the version it was made from. `staging` holds one directory a process. `unsettled` is told which names wait for it.
     """
 
     manager: ReplicaManager
     journal: Journal
     staging: Path
+    unsettled: Unsettled = field(default_factory=Unsettled)
     result: Recovered = field(default_factory=Recovered)
     is_ending: bool = False
     """Set from another thread: settle nothing more."""
@@ -66,46 +69,66 @@ class Recovery:
         for upload in journal.uploads_left_behind():
             if not upload.staging.exists() and journal.claim_upload(upload.id):
                 journal.drop_upload(upload.id)
-        work = self._left
+        uploads = []
         for upload in left_behind(journal):
             if upload.problem:
                 self.result.kept += 1
             else:
-                work.append(_Work(upload.key, partial(self._settle_upload, upload)))
+                uploads.append(_Work(upload.key, partial(self._settle_upload, upload)))
         if self.result.kept:
             log.warning("%d unsent contents are kept for a person to decide on: `mscfs recover`", self.result.kept)
-        work += [_Work(parts.key, partial(self._settle_parts, parts)) for parts in journal.parts(orphaned=True)]
-        work += [
-            _Work(rename.source, partial(settle_rename, manager, journal, rename))
+        parts = [_Work(parts.key, partial(self._settle_parts, parts)) for parts in journal.parts(orphaned=True)]
+        changes = [
+            _Work(rename.source, partial(settle_rename, manager, journal, rename), (rename.source, rename.target))
             for rename in journal.renames(orphaned=True)
         ]
-        work += [
-            _Work(move.source, partial(settle_move, manager, journal, move)) for move in journal.moves(orphaned=True)
+        changes += [
+            _Work(move.source, partial(settle_move, manager, journal, move), (move.source, move.target))
+            for move in journal.moves(orphaned=True)
         ]
-        work += [_Work(delete.key, partial(self._settle_delete, delete)) for delete in journal.deletes(orphaned=True)]
+        changes += [
+            _Work(delete.key, partial(self._settle_delete, delete), (delete.key,))
+            for delete in journal.deletes(orphaned=True)
+        ]
+        for change in changes:
+            self.unsettled.add(change.names)
+        self._left = _in_order(uploads, changes) + parts
+        if not self._left:
+            _remove_empty(self.staging)
 
-    def run(self) -> bool:
-        """Settle what can be settled; False when the primary is down: try again when it is back.
+    @property
+    def left(self) -> int:
+        """How many things are still to be settled."""
+        return len(self._left)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to settle."""
+        return self.is_ending or not self._left
+
+    def step(self) -> bool:
+        """Settle one thing; False when the primary is down: try again when it is back.
 
         What fails for another reason stays for the next mount.
         """
-        while self._left and not self.is_ending:
-            work = self._left[0]
-            try:
-                work.settle()
-            except OSError as error:
-                if isinstance(error, StorageError):
-                    self.manager.primary_source.failed(error)
-                    if error.transient:
-                        if not self._is_waiting:
-                            log.warning("%s cannot be settled before the primary answers: %s", work.key, error)
-                        self._is_waiting = True
-                        return False
-                log.warning("%s cannot be settled now, it stays for the next mount: %s", work.key, error)
-            except Exception:
-                log.exception("a bug in settling %s: it stays for the next mount", work.key)
-            del self._left[0]
-        _remove_empty(self.staging)
+        work = self._left[0]
+        try:
+            work.settle()
+        except OSError as error:
+            if isinstance(error, StorageError):
+                self.manager.primary_source.failed(error)
+                if error.transient:
+                    if not self._is_waiting:
+                        log.warning("%s cannot be settled before the primary answers: %s", work.key, error)
+                    self._is_waiting = True
+                    return False
+            log.warning("%s cannot be settled now, it stays for the next mount: %s", work.key, error)
+        except Exception:
+            log.exception("a bug in settling %s: it stays for the next mount", work.key)
+        del self._left[0]
+        self.unsettled.settle(work.names)
+        if not self._left:
+            _remove_empty(self.staging)
         return True
 
     def _settle_upload(self, upload: PendingUpload) -> None:
@@ -133,6 +156,28 @@ class Recovery:
         with contextlib.suppress(VersionMismatchError):  # somebody made it anew
             self.manager.primary.delete(delete.key, expected=delete.version)
         self.journal.finish_delete(delete.key, self.manager.deletion_wishes(delete.key))
+
+
+def _in_order(uploads: list[_Work], changes: list[_Work]) -> list[_Work]:
+    """Names are settled first, as programs wait for them: all but those that an upload has to do with."""
+    first, last = [], []
+    taken = {upload.key for upload in uploads}
+    for change in changes:
+        if any(_overlap(name, key) for name in change.names for key in taken):
+            last.append(change)
+            taken.update(change.names)
+        else:
+            first.append(change)
+    return [*first, *uploads, *last]
+
+
+def _overlap(name: str, other: str) -> bool:
+    """Whether two names are the same, or one is below the other."""
+    return (
+        name == other
+        or (name.endswith("/") and other.startswith(name))
+        or (other.endswith("/") and name.startswith(other))
+    )
 
 
 def adopt(journal: Journal, staging: Path) -> None:

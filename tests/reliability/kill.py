@@ -108,6 +108,7 @@ class KillTest:
         with _each_key(self.mounted.config, "alone") as objects:
             self._check_no_parts(objects)
         mounted.mount()
+        wait_until(lambda: not mounted.status()["journal"]["recovering"], 60)
         self._check_mount()
         if drain:
             mounted.drain()

@@ -13,5 +13,6 @@ def recover(manager: ReplicaManager, journal: Journal, staging: Path) -> Recover
     """Settle everything that can be settled now."""
     recovery = Recovery(manager, journal, staging)
     recovery.begin()
-    recovery.run()
+    while not recovery.is_over and recovery.step():
+        pass
     return recovery.result

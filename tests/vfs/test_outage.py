@@ -132,6 +132,36 @@ async def test_R8_what_was_never_told_comes_from_a_replica_and_is_not_kept(tmp_p
         assert await names(w.fs) == ["p"]
 
 
+@KINDS
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_R8_an_answer_that_got_lost_is_no_outage(tmp_path, autojump_clock, objects, lost):
+    async with world(tmp_path, objects=objects, metadata_ttl=0) as w:
+        await written(w, "known")
+        assert await names(w.fs) == ["known"]
+        await w.parts.recorder.write()
+        w.parts.manager.primary.put("of another host", b"new")
+        store = switch(w)
+        store.lost = lost
+        assert (await walk(w.fs, "of another host")).size == 3, "what is known here lacks it"
+        store.lost = lost
+        assert sorted(await names(w.fs)) == ["known", "of another host"]
+        assert store.asked == 2 * lost
+
+
+async def test_R8_a_primary_that_answers_some_questions_is_not_contradicted(tmp_path, autojump_clock):
+    async with world(tmp_path, metadata_ttl=0) as w:
+        await written(w, "known")
+        assert await names(w.fs) == ["known"]
+        w.parts.manager.primary.put("of another host", b"new")
+        switch(w).lost = 100
+        health = w.parts.manager.primary_source.health
+        w.parts.manager.primary_source.health.on_failure = lambda error: health.succeeded()
+        for name in ("of another host", "known", "absent"):
+            with pytest.raises(OSError, match="no answer") as failure:
+                await walk(w.fs, name)
+            assert failure.value.errno == errno.EIO
+
+
 async def test_R8_nobody_can_tell_is_an_error_and_not_a_missing_file(tmp_path):
     async with world(tmp_path) as w:
         switch(w, on=False, known=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from mscfs.errors import StorageError, StoreUnavailableError
 from mscfs.fuse.session import _recover
@@ -21,7 +22,7 @@ from mscfs.vfs.recovery import Recovery
 from tests.vfs.inline import inline, world
 from tests.vfs.outages import switch
 from tests.vfs.recovering import recover
-from tests.vfs.test_names import names
+from tests.vfs.test_names import names, write_file
 
 KINDS = pytest.mark.parametrize("objects", [False, True], ids=["file", "objects"])
 DEAD = "1-2-3"
@@ -194,7 +195,7 @@ async def test_W4_a_store_in_trouble_is_tried_again_when_it_is_back_and_delays_n
         recovery_.begin()
         tried = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_recover, recovery_, inline, tried)
+            nursery.start_soon(_recover, recovery_, w.parts.namespace.gate, inline, tried)
             with trio.fail_after(5):
                 await tried.wait()
             assert store.asked == 1, "one failure is enough for all"
@@ -249,8 +250,129 @@ async def test_L2_a_mount_that_ends_stops_its_recovery(tmp_path):
         recovery_ = Recovery(w.parts.manager, w.parts.journal, w.staging)
         recovery_.begin()
         recovery_.is_ending = True
-        assert recovery_.run()
+        assert recovery_.is_over
         assert kept(w) == [("a", "")]
+
+
+# -- the mount answers while it is settled ----------------------------------------------------------------------------
+
+
+def begin_recovery(w) -> Recovery:
+    """As at a mount that answers before anything is settled."""
+    recovery_ = Recovery(w.parts.manager, w.parts.journal, w.staging, w.parts.namespace.gate.unsettled)
+    recovery_.begin()
+    return recovery_
+
+
+async def waits_for_recovery(w, recovery_: Recovery, call, *arguments):
+    """What a call returns once everything is settled; it must not have returned before."""
+    outcome = []
+
+    async def ask() -> None:
+        try:
+            outcome.append(await call(*arguments))
+        except OSError as error:
+            outcome.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcome == []
+        await _recover(recovery_, w.parts.namespace.gate, inline, trio.Event())
+    return outcome[0]
+
+
+async def test_W8_W4_a_delete_to_be_carried_out_takes_nothing_that_the_next_mount_wrote(tmp_path, monkeypatch):
+    monkeypatch.setattr(recovery, "is_alive", is_alive)  # the staging directory is in use
+    async with next_mount(tmp_path, objects=True) as w:
+        primary = w.parts.manager.primary
+        w.parts.journal.begin_delete("a", primary.put("a", b"the same").version)
+        recovery_ = begin_recovery(w)
+
+        async def write_it_anew() -> None:
+            await write_file(w.fs, 1, "a", b"the same")
+
+        assert await waits_for_recovery(w, recovery_, write_it_anew) is None
+        assert primary.head("a").content_length == 8
+        assert recovery_.left == 0
+
+
+@pytest.mark.parametrize("way", ["lookup", "listing", "rename", "unlink"])
+async def test_W7_W8_W4_names_between_two_states_are_not_told_until_they_are_settled(tmp_path, way):
+    async with next_mount(tmp_path, objects=True) as w:
+        primary, journal = w.parts.manager.primary, w.parts.journal
+        version = primary.put("d/old", b"moved").version
+        journal.begin_rename("d/old", "d/new", version)
+        primary.copy("d/old", "d/new")
+        journal.begin_delete("d/gone", primary.put("d/gone", b"x").version)
+        recovery_ = begin_recovery(w)
+        directory = (await w.fs.lookup(1, "d")).number
+        calls = {
+            "lookup": lambda: w.fs.lookup(directory, "gone"),
+            "listing": lambda: names(w.fs, directory),
+            "rename": lambda: w.fs.rename(directory, "old", directory, "gone", 0),
+            "unlink": lambda: w.fs.unlink(directory, "old"),
+        }
+        outcome = await waits_for_recovery(w, recovery_, calls[way])
+        assert outcome == ["new"] if way == "listing" else isinstance(outcome, FileNotFoundError)
+        assert await names(w.fs, directory) == ["new"]
+
+
+async def test_W4_a_directory_waits_to_be_moved_for_what_is_settled_below_it(tmp_path):
+    async with next_mount(tmp_path, objects=True) as w:
+        primary, journal = w.parts.manager.primary, w.parts.journal
+        primary.put("d/sub/kept", b"x")
+        journal.begin_delete("d/sub/gone", primary.put("d/sub/gone", b"x").version)
+        recovery_ = begin_recovery(w)
+        assert await waits_for_recovery(w, recovery_, w.fs.rename, 1, "d", 1, "moved", 0) is None
+        assert sorted(entry.key for entry in primary.list()) == ["moved/sub/kept"]
+
+
+async def test_W4_other_names_and_uploads_under_way_keep_nobody_waiting(tmp_path):
+    async with next_mount(tmp_path, objects=True) as w:
+        primary, journal = w.parts.manager.primary, w.parts.journal
+        leave(w, "e/large", b"still to be sent")
+        primary.put("e/small", b"x")
+        journal.begin_delete("d/gone", primary.put("d/gone", b"x").version)
+        begin_recovery(w)
+        other = (await w.fs.lookup(1, "e")).number
+        assert await names(w.fs, other) == ["small"]
+
+
+async def test_W4_names_are_settled_before_uploads_that_may_take_long(tmp_path):
+    async with next_mount(tmp_path, objects=True) as w:
+        primary, journal = w.parts.manager.primary, w.parts.journal
+        leave(w, "large", b"long")
+        leave(w, "d/of a directory that moves", b"long")
+        for key in ("large", "a", "b"):
+            journal.begin_delete(key, primary.put(key, key.encode()).version)
+        journal.begin_move("d/", "b/", replaced=False)
+        recovery_ = begin_recovery(w)
+        order = []
+        while not recovery_.is_over:
+            before = {entry.key for entry in primary.list()}
+            recovery_.step()
+            order.append(before ^ {entry.key for entry in primary.list()})
+        assert order[0] == {"a"}, "all others have to do with an upload, or with what has"
+        assert not w.parts.namespace.gate.unsettled
+
+
+async def test_R8_W4_nobody_waits_for_recovery_while_the_primary_is_down(tmp_path, autojump_clock):
+    async with next_mount(tmp_path, objects=True) as w:
+        primary, journal = w.parts.manager.primary, w.parts.journal
+        journal.begin_delete("a", primary.put("a", b"known").version)
+        assert await names(w.fs) == ["a"]
+        recovery_ = begin_recovery(w)
+        store = switch(w, on=False, known=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_recover, recovery_, w.parts.namespace.gate, inline, trio.Event())
+            await trio.testing.wait_all_tasks_blocked()
+            assert store.asked == 1
+            with trio.fail_after(5):
+                assert (await w.fs.lookup(1, "a")).size == 5
+            switch(w)
+            await trio.sleep(100)  # until what was listed before is not believed any more
+        assert await names(w.fs) == []
 
 
 # -- the journal itself -----------------------------------------------------------------------------------------------
