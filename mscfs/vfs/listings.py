@@ -19,12 +19,11 @@ import trio
 from mscfs.errors import StorageError
 from mscfs.providers.page import Page
 from mscfs.vfs.inodes import Inode
+from mscfs.vfs.questions import ROUNDS
 from mscfs.vfs.transport import OnPage, Transport
 
 log = logging.getLogger(__name__)
 
-PAUSES = (0.05, 0.2)
-"""Seconds before a primary whose listing did not begin, and that is not known to be down, is asked for it again."""
 UNWANTED_PAGES = 10
 """A listing that nobody reads ends after so many pages. What it has told by then is believed all the same."""
 
@@ -142,18 +141,15 @@ class Lister:
 
     async def _receive(self, listing: Listing) -> None:
         key, take = listing.directory.key, partial(self._take, listing)
-        pauses = iter(PAUSES)
-        while not self._receiver.is_down:
+        for _ in range(ROUNDS):
+            if self._receiver.is_down or listing.pages:
+                break
             try:
                 suspects = await self._transport.list_directory(key, take)
             except StorageError as error:
                 if not error.transient:
                     raise
                 self._suspect(error.store)
-                pause = next(pauses, None)
-                if listing.pages or pause is None:
-                    break
-                await trio.sleep(pause)
             else:
                 for profile in suspects:
                     self._suspect(profile)

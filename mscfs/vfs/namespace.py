@@ -25,14 +25,12 @@ from mscfs.vfs.inodes import Inode, InodeTable
 from mscfs.vfs.intake import Intake
 from mscfs.vfs.listings import Lister, Listing
 from mscfs.vfs.paths import is_valid_name, to_bytes, to_name
-from mscfs.vfs.questions import Questions
+from mscfs.vfs.questions import ROUNDS, Questions
 from mscfs.vfs.recall import NEVER, Recall
 from mscfs.vfs.recorder import Recorder
 from mscfs.vfs.transport import OnPage, Transport
 
 REMEMBERED_REMOVALS = 10_000
-PAUSES = (0.05, 0.2)
-"""Seconds before a primary that gave no answer, and is not known to be down, is asked for a name again."""
 OUTAGE_TIMEOUT = 5.0
 """Seconds for which the kernel may believe what it is told while the primary is down, lest it outlives the outage."""
 
@@ -304,35 +302,31 @@ class Namespace:
         return not self.details.wanted or inode.kind == stat.S_IFLNK or self._is_fresh(inode.told)
 
     async def _ask_and_apply(self, parent: Inode, name: str) -> Inode | tuple[Entries, int]:
-        serial, asked = self._serial, self._clock()
-        try:
-            entry = await self._primary_says(parent.key + name) if is_valid_name(name) else None
-        except StorageError as error:
-            if not error.transient:
-                raise
-            return await self._last_known(parent, name, serial, error)
+        for rounds_left in reversed(range(ROUNDS)):
+            serial, asked = self._serial, self._clock()
+            try:
+                entry = await self._questions.primary(parent.key + name) if is_valid_name(name) else None
+                break
+            except StorageError as error:
+                if not error.transient:
+                    raise
+                try:
+                    return await self._last_known(parent, name, serial, error)
+                except FileNotFoundError:
+                    if self.is_down:
+                        raise
+                    # What nobody else knows may be there all the same: only an outage lets that pass for an answer.
+                    if not rounds_left:
+                        raise error from None
         child = self.table.child(parent, name)
         if entry is None or child is None or child.metadata is None or differs(child.metadata, entry):
             self._tell(parent, name, entry, asked)
         return self._answers.apply(parent, name, entry, serial, asked)
 
-    async def _primary_says(self, key: str) -> ObjectMetadata | None:
-        """The primary's word on a name. One answer that got lost is no outage: nobody else knows what is not there."""
-        for pause in PAUSES:
-            try:
-                return await self._questions.primary(key)
-            except StorageError as error:
-                if not error.transient or self.is_down:
-                    raise
-            await trio.sleep(pause)
-        return await self._questions.primary(key)
-
     async def _last_known(
         self, parent: Inode, name: str, serial: int, error: StorageError
     ) -> Inode | tuple[Entries, int]:
-        """What is known of a name that the primary was asked for in vain; `error` unless that is an outage."""
-        if not self.is_down:
-            raise error
+        """What is known of a name that the primary was asked for in vain."""
         known = await self._known(parent, name, at_any_age=True)
         if known is None and self._recorder.knows(parent.key):
             await (await self.listing(parent)).end()

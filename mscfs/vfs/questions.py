@@ -17,6 +17,9 @@ from mscfs.vfs.transport import RunBlocking
 
 log = logging.getLogger(__name__)
 
+ROUNDS = 3
+"""How often a primary is asked that does not answer and is not known to be down. Failing so often in a row, it is."""
+
 
 class Questions:
     """See the module. A name is a key without final slash; all answers are of the moment.
