@@ -175,9 +175,11 @@ class S3Provider(StorageProvider):
         if expected is not None:
             # Not every server heeds the condition of a delete.
             try:
-                self._find(key, expected)
+                present = self.head(key)
             except NotFoundError:
                 return
+            if present.version != expected:
+                raise VersionMismatchError("the object has changed", store=self.profile, key=key)
             if self._sdk.conditions.find_out() is not Verdict.IGNORED:
                 condition = {"IfMatch": f'"{expected.tag}"'}
         try:

@@ -160,6 +160,35 @@ def test_searches_and_deletes(twins: Twins):
     )
 
 
+@on_all
+def test_N1_directories_outlive_their_last_file(twins: Twins):
+    """What `test_what_stays` finds again after a remount."""
+    twins.sh(
+        r"""
+        mkdir -p emptied/below never/filled
+        echo 1 > emptied/file; echo 2 > emptied/below/file
+        rm emptied/file emptied/below/file
+        ls -R emptied; rmdir never/filled; ls never; mkdir -p never/filled
+        mv emptied moved; mkdir emptied
+        """
+    )
+
+
+@on_two
+def test_deep_trees_and_long_names(twins: Twins):
+    twins.sh(
+        r"""
+        long=$(printf 'n%.0s' $(seq 255)); deep=$(printf 'd/%.0s' $(seq 40))
+        mkdir -p "$long/$long" "$deep"
+        echo 1 > "$long/$long/$long"; echo 2 > "$deep/file"
+        ! touch "${long}n" 2>/dev/null
+        find . -depth | sort | md5sum
+        mv d moved; cat "moved/${deep#d/}file"; cp -r "$long" copied; cat "copied/$long/$long"
+        rm -rf moved copied; ls | wc -l
+        """
+    )
+
+
 @on_two
 def test_a_program_is_built_and_runs(twins: Twins):
     twins.sh(

@@ -21,13 +21,12 @@ def test_W1_W2_what_programs_left_is_there_after_a_remount_and_on_the_replica(mo
     assert mounted.status()["replicas"][0]["pending"] == 0
     mounted.umount()
     mounted.mount()
-    contents = [
-        {path: told[2] for path, told in files.items() if told[0] == "file"} for files in (before, tree(mounted.path))
-    ]
+    after = tree(mounted.path)
+    contents = [{path: told[2] for path, told in files.items() if told[0] == "file"} for files in (before, after)]
     assert contents[0] == contents[1]
-    assert {path for path, told in before.items() if told[0] == "link"} == {
-        path for path, told in tree(mounted.path).items() if told[0] == "link"
-    }
+    for kind in ("link", "directory"):
+        names = [{path for path, told in files.items() if told[0] == kind} for files in (before, after)]
+        assert names[0] == names[1]
 
 
 def log(mounted: Mounted) -> list[str]:
