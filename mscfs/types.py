@@ -36,7 +36,8 @@ class Version:
 
     def stamp(self) -> str:
         """The value of `STAMP_KEY` in the user metadata of a copy of this version."""
-        return f"{_STAMP_FORMAT} {self.size} {self.modified_ns} {self.tag}"
+        # A time before 1970 would be no stamp: it is left untold.
+        return f"{_STAMP_FORMAT} {self.size} {max(self.modified_ns, 0)} {self.tag}"
 
     @classmethod
     def from_stamp(cls, stamp: str | None) -> Version | None:
@@ -139,7 +140,7 @@ def users_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
 
 def to_ns(moment: datetime) -> int:
     """Nanoseconds since the epoch of an aware datetime, exact to its microsecond."""
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    return representable((moment - _EPOCH) // timedelta(microseconds=1) * 1000)
 
 
 def representable(nanoseconds: int) -> int:

@@ -16,9 +16,10 @@ from rich.text import Text
 from mscfs.cli import copying, where
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.names import NAME_HELP, Clients, ending_with_the_reader, parse_remote
-from mscfs.cli.program import examples, printable
+from mscfs.cli.program import examples
 from mscfs.cli.status_view import human_size
 from mscfs.errors import NotFoundError, UsageError
+from mscfs.printable import printable
 from mscfs.types import ByteRange, ObjectMetadata
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -80,7 +81,7 @@ def info(
             table.add_row(field, f"{human_size(found.content_length)} ({found.content_length:,} bytes)")
         elif field == "attributes":
             for attribute, text in (value or {}).items():
-                table.add_row(f"attribute {printable(attribute)}", Text(printable(text)))
+                table.add_row(Text(f"attribute {printable(attribute)}"), Text(printable(text)))
         elif value not in {None, ""}:
             table.add_row(field, Text(printable(str(value))))
     Console(highlight=False, soft_wrap=True).print(table)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mscfs.errors import MscfsError, StorageError
+from mscfs.printable import printable
 
 EXIT_BUG = 70  # EX_SOFTWARE
 EXIT_INTERRUPTED = 130
@@ -42,11 +43,6 @@ def note(message: str) -> None:
     """Something for the person at the terminal; a message of several lines is several findings."""
     for line in message.splitlines():
         print(f"mscfs: {printable(line)}", file=sys.stderr)  # noqa: T201 - the answer
-
-
-def printable(text: str) -> str:
-    """The text on one line: names from a store may hold anything."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -19,11 +19,12 @@ from rich.text import Text
 
 from mscfs.cli import completion
 from mscfs.cli.mount import ConfigFile
-from mscfs.cli.program import examples, note, printable
+from mscfs.cli.program import examples, note
 from mscfs.cli.status_view import human_size
 from mscfs.config.load import load_config
 from mscfs.errors import NotFoundError, StorageError, UsageError
 from mscfs.journal import Journal, PendingUpload
+from mscfs.printable import printable
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.vfs.leftbehind import bring_home, claimed, forget, left_behind
 from mscfs.vfs.recovery import adopt

@@ -18,9 +18,10 @@ from rich.text import Text
 
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.names import Clients, parse_remote
-from mscfs.cli.program import examples, printable
+from mscfs.cli.program import examples
 from mscfs.cli.status_view import human_size
 from mscfs.errors import SyncError, UsageError
+from mscfs.printable import printable
 
 if TYPE_CHECKING:
     from mscfs.client.sync import ReplicaSync, SyncResult

@@ -15,9 +15,10 @@ from rich.console import Console
 from mscfs.cli import completion
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.mount_table import real_path
-from mscfs.cli.program import examples, printable
+from mscfs.cli.program import examples
 from mscfs.cli.status_view import render
 from mscfs.errors import MountError
+from mscfs.printable import printable
 from mscfs.telemetry import control, registry
 from mscfs.telemetry.registry import MountRecord
 from mscfs.telemetry.status import MountState, MountStatus, PrimaryStatus

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mscfs.cli.program import printable
+from mscfs.printable import printable
 from mscfs.telemetry.status import ConditionalWrites, MountState, MountStatus, PrimaryStatus, ReplicaStatus, StoreState
 
 _COLOURS = {

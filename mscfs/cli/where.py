@@ -15,9 +15,10 @@ from rich.text import Text
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.mount_table import real_path
 from mscfs.cli.names import Clients, RemoteName, parse
-from mscfs.cli.program import examples, printable
+from mscfs.cli.program import examples
 from mscfs.cli.status_view import human_size
 from mscfs.errors import MountError
+from mscfs.printable import printable
 from mscfs.telemetry import control, registry
 
 _COLOURS = {"primary": "green", "fresh": "green", "stale": "yellow", "down": "red"}

@@ -13,6 +13,9 @@ import yaml
 
 from mscfs.config.problems import Kind, Location, Problem
 
+MOST_VALUES = 200_000
+"""Of one file: those of thousands of profiles."""
+
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -50,10 +53,13 @@ class Document:
             raise _unreadable(source, "is not UTF-8 text") from None
         try:
             data = _parse_json(text, source) if path.suffix == ".json" else _parse_yaml(text, source)
+            count = _count(data, {})
         except RecursionError:
             raise _unreadable(source, "is nested too deeply") from None
         if data is None:
             data = {}
+        if count > MOST_VALUES:
+            raise _unreadable(source, f"holds more than {MOST_VALUES} values, or aliases that multiply them")
         if not isinstance(data, dict):
             raise _unreadable(source, "must be a mapping with the key 'profiles' at its top")
         return cls(data, source=source, base=path.absolute().parent, path=path, text=text)
@@ -84,6 +90,17 @@ class Document:
             return yaml.compose(self._text, Loader=_LOADER)
         except yaml.YAMLError:
             return None
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, those behind an alias each time anew: so many will be looked at."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 1  # inside itself it has no end, which others tell
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(item, known) for item in inside)
+    return known[id(value)]
 
 
 def _child(node: Any, step: str | int) -> tuple[int, Any] | None:
@@ -117,9 +134,23 @@ def _repeated(node: Any, location: Location, seen: set[int]) -> Iterator[Locatio
 
 def _parse_json(text: str, source: str) -> Any:
     try:
-        return json.loads(text or "{}")
+        data = json.loads(text or "{}")
     except json.JSONDecodeError as error:
         raise _unreadable(source, f"is not valid JSON: {error.msg} (column {error.colno})", error.lineno) from None
+    except ValueError:
+        raise _unreadable(source, "is not valid JSON: a number is out of range; put it in quotes") from None
+    if _holds_no_text(data):
+        raise _unreadable(source, "is not valid: it holds characters that are not allowed (NUL, half a surrogate pair)")
+    return data
+
+
+def _holds_no_text(value: Any) -> bool:
+    """Whether there is a string that can neither be a path nor be written down, as only JSON can express it."""
+    if isinstance(value, str):
+        return "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, dict):
+        return any(_holds_no_text(item) for pair in value.items() for item in pair)
+    return isinstance(value, list) and any(map(_holds_no_text, value))
 
 
 def _parse_yaml(text: str, source: str) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mscfs.config.secrets import mask, secret_depth
+from mscfs.printable import printable as on_one_line
 
 Location = tuple[str | int, ...]
 """The way from the top of a file to a key: names, and positions in lists."""
@@ -55,7 +56,7 @@ def printable(name: str) -> str:
     In `{secret_key:abc}` the missing space makes `secret_key:abc` the key: what follows `:` or `=` is cut off.
     """
     head = re.split(r"=|:(?!//)", name, maxsplit=1)[0][:_LONGEST]
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(mask(head)))
+    shown = on_one_line(str(mask(head)))
     return shown if head == name else f"{shown}…"
 
 

@@ -23,6 +23,8 @@ from mscfs.config.values import MscfsOptions, ProfileConfig, ProviderConfig, Rep
 _FILESYSTEM = {"storage_provider": {"type": "file", "options": {"base_path": "/"}}}
 
 _CLASS_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_LONGEST_NAME = 200
+"""Bytes: it is part of the names of directories and files."""
 _UNSUPPORTED_KEYS = ("provider_bundle", "storage_provider_profiles", "metadata_provider")
 
 
@@ -105,8 +107,10 @@ def _check_name(raw: RawProfile) -> Iterator[Problem]:
             yield raw.problem("error", "is reserved for the local file system and cannot be changed: rename it")
     elif not raw.name or raw.name.startswith("_"):
         yield raw.problem("error", "a profile's name must not be empty or begin with '_': rename it")
-    elif re.search(r"[/\x00-\x1f]", raw.name):
+    elif "/" in raw.name or not raw.name.isprintable():
         yield raw.problem("error", "a profile's name must not hold '/' or control characters: rename it")
+    elif len(raw.name.encode()) > _LONGEST_NAME:
+        yield raw.problem("error", f"a profile's name must not have more than {_LONGEST_NAME} bytes: rename it")
 
 
 def _build_storage_provider(raw: RawProfile) -> tuple[ProviderConfig | None, list[Problem]]:

@@ -9,6 +9,9 @@ from urllib.parse import quote, unquote
 from mscfs.errors import InvalidKeyError, KeyTooLongError
 from mscfs.types import SYMLINK_KEY, ObjectMetadata
 
+PATH_MAX = 4096
+"""Of Linux: the target of a link is shorter. Bytes."""
+
 LONGEST_NAME = 1024
 """Of an object in a bucket, the profile's prefix included: bytes, and characters on Azure."""
 
@@ -57,4 +60,9 @@ def with_symlink(described: ObjectMetadata) -> ObjectMetadata:
 
 def _symlink_target(metadata: Mapping[str, str] | None) -> str | None:
     encoded = (metadata or {}).get(SYMLINK_KEY)
-    return None if encoded is None else unquote(encoded, errors="surrogateescape")
+    if encoded is None:
+        return None
+    target = unquote(encoded, errors="surrogateescape")
+    # Anybody may write metadata: what can be no link on a local disk is none here.
+    is_target = "\0" not in target and 0 < len(target.encode("utf-8", "surrogateescape")) < PATH_MAX
+    return target if is_target else None

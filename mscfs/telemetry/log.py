@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
+
+from mscfs.printable import printable
 
 _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
@@ -21,14 +24,25 @@ def configure_logging(*, verbose: bool = False) -> None:
     logging.captureWarnings(capture=True)
 
 
-class _LineFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """A message is one line, and neither it nor a traceback holds what a terminal would take for an order."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class _LineFormatter(_Formatter):
     """`2026-01-31 12:00:00,000 INFO mscfs.fuse: …`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-class _JournalFormatter(logging.Formatter):
+class _JournalFormatter(_Formatter):
     """The journal adds the time itself and takes the priority from `<N>` at the start of each line (sd-daemon(3))."""
 
     def __init__(self) -> None:

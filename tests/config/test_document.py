@@ -119,6 +119,32 @@ def test_an_alias_inside_its_own_anchor_says_so(tmp_path: Path) -> None:
         load_config(write(tmp_path / "c.yaml", "profiles: &x\n  a: *x\n"))
 
 
+def test_L5_aliases_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    laughs = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    laughs += [f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]" for number in range(1, 40)]
+    message = refused(write(tmp_path / "c.yaml", "\n".join(laughs)))
+    assert "aliases that multiply" in message
+    write(tmp_path / "c.yaml", "profiles: {}\nx: &x [1]\ny: [*x, *x]\n")
+    assert Document.read(tmp_path / "c.yaml").data["y"] == [[1], [1]]
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\\ud800", "\\udfff\\ud800"])
+@pytest.mark.parametrize("where", ['{{"a": "{}"}}', '{{"{}": 1}}', '{{"a": [{{"b": ["{}"]}}]}}'])
+def test_L5_json_may_hold_nothing_that_is_no_text(tmp_path: Path, where: str, text: str) -> None:
+    assert "characters that are not allowed" in refused(write(tmp_path / "c.json", where.format(f"/x{text}")))
+
+
+def test_json_that_spells_a_surrogate_pair_is_text(tmp_path: Path) -> None:
+    assert Document.read(write(tmp_path / "c.json", '{"a": "\\ud83d\\ude00"}')).data == {"a": "😀"}
+
+
+@pytest.mark.parametrize("name", ["c.yaml", "c.json"])
+def test_L5_a_number_without_end_is_refused(tmp_path: Path, name: str) -> None:
+    assert "a number is out of range" in refused(write(tmp_path / name, '{"a": ' + "9" * 5000 + "}")).replace(
+        "a date or number", "a number"
+    )
+
+
 def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
     assert refused(write(tmp_path / "c.yaml", "a: 1\nb: ]\nc: 1\n")).startswith(f"{tmp_path}/c.yaml:2: ")
     assert refused(write(tmp_path / "c.yaml", "a: 1\nb: {\n")).startswith(f"{tmp_path}/c.yaml:2: ")

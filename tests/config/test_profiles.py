@@ -153,11 +153,16 @@ def test_reserved_names_are_errors(name: str) -> None:
     assert "must not be empty or begin with '_'" in refusal({name: profile()})
 
 
-@pytest.mark.parametrize("name", ["a/b", "../x", "a\0b", "a\nb"])
+@pytest.mark.parametrize("name", ["a/b", "../x", "a\0b", "a\nb", "a\x1b[2J", "a\x9b2J", "a\x7f", "a\u202eb"])
 def test_names_that_cannot_be_part_of_a_path_are_errors(name: str) -> None:
     message = refusal({name: profile()})
     assert "must not hold '/' or control characters" in message
     assert len(message.splitlines()) == 1
+
+
+def test_a_name_too_long_for_a_directory_is_an_error() -> None:
+    assert "more than 200 bytes" in refusal({"ü" * 101: profile()})
+    assert find_profile(parse({"ü" * 100: profile()}), "ü" * 100).name == "ü" * 100
 
 
 def test_the_file_system_profile_exists_and_cannot_be_changed() -> None:

@@ -244,6 +244,23 @@ class TestConfinement:
         assert not (base / "k").is_symlink()
         assert (outside / "secret").read_bytes() == b"secret"
 
+    @pytest.mark.parametrize("seconds", [-(10**9), 10**10, 10**12, -(2**40)])
+    def test_L5_a_time_that_no_clock_tells_breaks_nothing(
+        self, provider: StorageProvider, base: Path, seconds: int
+    ) -> None:
+        provider.put("d/other", b"1")
+        provider.put("d/k", b"1")
+        # Some file systems keep any time, others the nearest that they can.
+        os.utime(base / "d/k", ns=(seconds * 10**9, seconds * 10**9))
+        os.utime(base / "d", ns=(seconds * 10**9, seconds * 10**9))
+        assert keys(provider.list()) == keys(provider.list_directory("d/")) == ["d/k", "d/other"]
+        (page,) = provider.list_pages("d/")
+        assert sorted(page.names) == [b"k", b"other"]
+        assert provider.head("d/k").version == provider.get("d/k").metadata.version
+        assert provider.head_directory("d/").is_directory
+        assert Version.from_stamp(provider.head("d/k").version.stamp()) == provider.head("d/k").version
+        provider.put("d/k", b"2", expected=provider.head("d/k").version)
+
     def test_L5_a_sibling_with_the_same_beginning_is_outside(self, provider: StorageProvider, base: Path) -> None:
         sibling = base.with_name("base-2")
         sibling.mkdir()
