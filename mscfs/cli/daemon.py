@@ -1,7 +1,8 @@
 """A mount as a process of its own, which reports when it answers, or why it does not.
 
-The report is one line: `ready`, or `error CODE "MESSAGE"`. The command that started it returns 0 only after it has seen
-the mount answer by itself, and leaves nothing mounted and nothing running when it has not (contract L1).
+The report is one line: `ready "TROUBLE"`, which is empty when all is well, or `error CODE "MESSAGE"`. The command that
+started it returns 0 only after it has seen the mount answer by itself, and leaves nothing mounted and nothing running
+when it has not (contract L1).
 
 Loading takes most of the time until a mount answers. So the daemon is forked at once and loads what a mount needs,
 while the command loads other things and finds out what to mount (docs/adr/0015-a-mount-starts-once.md).
@@ -122,8 +123,10 @@ class Daemon:
             with suppress(ConnectionError):  # it has died: seen below
                 self._connection.sendall(pickle.dumps((plan, log)))
                 self._connection.shutdown(socket.SHUT_WR)
-            _wait(self.process, self._connection.fileno(), log)
+            trouble = _wait(self.process, self._connection.fileno(), log)
             _see_answer(plan.mountpoint, log)
+            if trouble:
+                note(f"mounted degraded, the primary is down ({trouble}): until it is back writes fail at close()")
         except BaseException:
             self.process.stop()
             leave_nothing(plan.mountpoint)
@@ -156,9 +159,9 @@ class Report:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def ready(self) -> None:
-        """The mount answers."""
-        self._say("ready")
+    def ready(self, trouble: str = "") -> None:
+        """The mount answers; `trouble` is what is wrong with the primary, if it is down."""
+        self._say(f"ready {json.dumps(trouble)}")
 
     def error(self, message: str, code: int) -> None:
         """The mount cannot start; nothing after `ready` is reported."""
@@ -214,7 +217,8 @@ def _serve(connection: socket.socket) -> None:
         raise
 
 
-def _wait(process: Child, reading: int, log: Path) -> None:
+def _wait(process: Child, reading: int, log: Path) -> str:
+    """What is wrong with the primary of a mount that answers. Raises StartError."""
     deadline = time.monotonic() + START_TIMEOUT
     timeout = PATIENCE
     received = b""
@@ -236,11 +240,12 @@ def _wait(process: Child, reading: int, log: Path) -> None:
             raise StartError(f"the daemon {how} before the mount was ready; its log is {log}")
         received += data
     line = os.fsdecode(received).rstrip("\n")
-    if line != "ready":
-        with suppress(TimeoutError):
-            process.wait(ANSWER_TIMEOUT)  # it still writes to its log
-        _, exit_code, message = line.split(" ", 2)
-        raise StartError(json.loads(message), int(exit_code))
+    if line.startswith("ready "):
+        return str(json.loads(line.removeprefix("ready ")))
+    with suppress(TimeoutError):
+        process.wait(ANSWER_TIMEOUT)  # it still writes to its log
+    _, exit_code, message = line.split(" ", 2)
+    raise StartError(json.loads(message), int(exit_code))
 
 
 def _see_answer(mountpoint: Path, log: Path) -> None:

@@ -30,7 +30,7 @@ from mscfs.vfs.leftbehind import bring_home, claimed, forget, left_behind
 from mscfs.vfs.recovery import adopt
 from mscfs.vfs.staging import staging_directories
 
-NEXT_MOUNT = "the next mount uploads it"
+A_MOUNT_DOES = "a mount uploads it when the primary answers"
 
 Profile = Annotated[
     str, typer.Argument(metavar="PROFILE", help="The profile it was written to.", autocompletion=completion.profiles)
@@ -44,7 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 app = typer.Typer(
     help="Contents that were written and are not on the primary: after a crash, or while it was down.\n\n"
-    "The next mount uploads by itself what still fits; nothing is ever dropped or sent over something newer by itself.",
+    "A mount uploads by itself what still fits; nothing is ever dropped or sent over something newer by itself.",
     no_args_is_help=True,
 )
 
@@ -272,7 +272,7 @@ def _described(name: str, value: object) -> str:
     if name == "written" and isinstance(value, float):
         return f"{_moment(value)} UTC"
     if name == "problem":
-        return str(value or NEXT_MOUNT)
+        return str(value or A_MOUNT_DOES)
     if name == "base":
         return str(value or "nothing: the file was new")
     if isinstance(value, dict):
@@ -303,7 +303,7 @@ def _show_table(contents: Sequence[PendingUpload], *, stderr: bool = False) -> N
             Text(printable(content.key)),
             human_size(status.st_size),
             _moment(status.st_mtime),
-            Text(printable(content.problem or NEXT_MOUNT)),
+            Text(printable(content.problem or A_MOUNT_DOES)),
         )
     console.print(table)
 

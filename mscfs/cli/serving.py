@@ -27,9 +27,10 @@ def load() -> None:
     import mscfs.telemetry.service  # noqa: F401, PLC0415
 
 
-def serve(plan: Plan, report_ready: Callable[[], None] = lambda: None) -> None:
+def serve(plan: Plan, report_ready: Callable[[str], None] = lambda _: None) -> None:
     """Mount in this process; returns when unmounted. Nothing stays mounted, whatever happens.
 
+    `report_ready` gets what is wrong with the primary, if the mount begins degraded.
     Under systemd it tells when it is ready and when it stops (sd_notify(3)). Raises MscfsError when it cannot start;
     the traceback of any other error is in the log.
     """
@@ -46,7 +47,7 @@ def serve(plan: Plan, report_ready: Callable[[], None] = lambda: None) -> None:
         leave_nothing(plan.mountpoint)
 
 
-def _serve(plan: Plan, report_ready: Callable[[], None]) -> None:
+def _serve(plan: Plan, report_ready: Callable[[str], None]) -> None:
     from mscfs.fuse.session import Mount, MountRequest, run  # noqa: PLC0415 - see load
     from mscfs.fuse.watchdog import INTERVAL, Watchdog, ask  # noqa: PLC0415
     from mscfs.telemetry.service import MountService  # noqa: PLC0415
@@ -54,7 +55,7 @@ def _serve(plan: Plan, report_ready: Callable[[], None]) -> None:
     faulthandler.enable()  # a mount that systemd's watchdog ends says where each thread was
     systemd = SystemdNotifier()
 
-    def announce() -> None:
+    def announce(trouble: str) -> None:
         registry.register(
             plan.profile,
             plan.mountpoint,
@@ -63,7 +64,7 @@ def _serve(plan: Plan, report_ready: Callable[[], None]) -> None:
             shutdown_timeout=plan.config.profiles[plan.profile].mscfs.shutdown_timeout,
         )
         systemd.notify(f"READY=1\nSTATUS=profile {plan.profile} on {plan.mountpoint}")
-        report_ready()
+        report_ready(trouble)
 
     async def answer_commands(running: Mount) -> None:
         await MountService(running).serve()

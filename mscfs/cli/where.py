@@ -21,6 +21,8 @@ from mscfs.errors import MountError
 from mscfs.printable import printable
 from mscfs.telemetry import control, registry
 
+_PATIENCE = 60.0
+"""Seconds: the mount waits for each store that does not answer."""
 _COLOURS = {"primary": "green", "fresh": "green", "stale": "yellow", "down": "red"}
 
 
@@ -63,7 +65,7 @@ def _ask_mount(path: Path) -> list[dict[str, Any]]:
         raise MountError(f"{path}: lies on no mount of mscfs that runs; for an object write PROFILE:KEY")
     record = max(inside, key=lambda found: (len(found.mountpoint), found.started))
     key = str(place.relative_to(record.mountpoint))
-    placements: list[dict[str, Any]] = control.request(Path(record.socket), "where", {"key": key})
+    placements: list[dict[str, Any]] = control.request(Path(record.socket), "where", {"key": key}, timeout=_PATIENCE)
     return placements
 
 

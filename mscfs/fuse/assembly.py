@@ -22,6 +22,7 @@ from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.filesystem import Filesystem
 from mscfs.vfs.hedging import Hedging
 from mscfs.vfs.holdings import Holdings
+from mscfs.vfs.homing import Homing
 from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.lastknown import LastKnown
 from mscfs.vfs.namespace import Namespace
@@ -58,6 +59,7 @@ class MountParts:
     area: StagingArea
     fetcher: Fetcher
     replicator: Replicator
+    homing: Homing
     prober: Prober
     outlook: Outlook
     hedging: Hedging
@@ -169,8 +171,18 @@ def assemble(
         on_summary=on_summary,
     )
     saver = AttributeSaver(manager, namespace, run_blocking, nursery, keeps=keeps, on_wishes=replicator.wake)
+    homing = Homing(manager, journal, namespace, run_blocking, on_wishes=replicator.wake)
     uploads = Uploads(
-        manager, journal, transport, namespace, area, run_blocking, saver, nursery=nursery, on_wishes=replicator.wake
+        manager,
+        journal,
+        transport,
+        namespace,
+        area,
+        run_blocking,
+        saver,
+        nursery=nursery,
+        on_wishes=replicator.wake,
+        on_kept=homing.kept,
     )
     filesystem = Filesystem(
         manager=manager,
@@ -197,6 +209,7 @@ def assemble(
         area,
         fetcher,
         replicator,
+        homing,
         prober,
         outlook,
         hedging,

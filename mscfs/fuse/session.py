@@ -53,8 +53,8 @@ PATIENCE = 10.0
 """Seconds that the primary has to answer at the start, if there are replicas to stand in for it, and then once more for
 what ended mounts left behind to be settled. Whatever takes longer goes on while the mount answers."""
 
-RECOVERY_INTERVAL = 1.0
-"""Seconds between two looks whether the primary is back, when it was down while it was to be asked for recovery."""
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether the primary is back, of what has to wait for it."""
 
 CONDITIONS_INTERVAL = 30.0
 """Seconds until a primary that did not answer is asked again what it does with conditions."""
@@ -107,10 +107,15 @@ class Mount:
 
     async def find_out(self) -> None:
         """Learn what the primary does with conditions, as soon as it answers."""
+        manager = self.parts.manager
         while self.primary_decides is None:
+            if not manager.primary_source.health.healthy:
+                await trio.sleep(LOOK_INTERVAL)
+                continue
             try:
-                self.primary_decides = await self.parts.run_blocking(self.parts.manager.decides_conditions)
-            except StorageError:
+                self.primary_decides = await self.parts.run_blocking(manager.decides_conditions)
+            except StorageError as error:
+                manager.primary_source.failed(error)
                 await trio.sleep(CONDITIONS_INTERVAL)
 
     def stop(self) -> None:
@@ -127,12 +132,13 @@ Service = Callable[[Mount], Awaitable[None]]
 """Runs beside the mount until cancelled: the control socket, metrics."""
 
 
-def run(request: MountRequest, announce: Callable[[], None], services: Sequence[Service] = ()) -> None:
+def run(request: MountRequest, announce: Callable[[str], None], services: Sequence[Service] = ()) -> None:
     """Mount and serve in this process until unmounted, stopped or signalled (blocking).
 
-    `announce` is called once, when the mount answers. Raises MountError, ConfigError or StorageError when it cannot
-    start; nothing stays mounted then. Ends within `shutdown_timeout` of being told to, whatever the stores do (L2);
-    what could not be uploaded by then stays staged for the next mount.
+    `announce` is called once, when the mount answers, with what is wrong with the primary if it is down. Raises
+    MountError, ConfigError or StorageError when it cannot start; nothing stays mounted then. Ends within
+    `shutdown_timeout` of being told to, whatever the stores do (L2); what could not be uploaded by then stays staged
+    for the next mount.
     """
     gc.disable()  # what is loaded stays
     _raise_descriptor_limit()
@@ -172,7 +178,7 @@ async def _serve(
     request: MountRequest,
     memory: SharedMemory,
     launched: Sequence[Launched],
-    announce: Callable[[], None],
+    announce: Callable[[str], None],
     services: Sequence[Service],
 ) -> None:
     limiter = trio.CapacityLimiter(THREADS)
@@ -221,6 +227,7 @@ async def _serve(
                 with _mounted(mount):
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)
+                        background.start_soon(parts.homing.run)
                         background.start_soon(mount.find_out)
                     background.start_soon(parts.prober.run)
                     background.start_soon(parts.recorder.run)
@@ -229,8 +236,8 @@ async def _serve(
                     for service in services:
                         background.start_soon(service, mount)
 
-                    def announced() -> None:
-                        announce()
+                    def announced(trouble: str) -> None:
+                        announce(trouble)
                         background.start_soon(_prepare, pool)
 
                     await _answer(mount, announced, options.shutdown_timeout)
@@ -254,7 +261,7 @@ async def _prepare(pool: WorkerPool) -> None:
     pool.prepare()
 
 
-async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: float) -> None:
+async def _answer(mount: Mount, announce: Callable[[str], None], shutdown_timeout: float) -> None:
     """Serve the kernel until the mount is taken away or told to stop; then bring home what is dirty."""
     async with trio.open_nursery() as serving:
         serving.start_soon(_stop_on_signal, mount)
@@ -282,11 +289,12 @@ async def _answer(mount: Mount, announce: Callable[[], None], shutdown_timeout: 
         serving.cancel_scope.cancel()
 
 
-async def _announce(mount: Mount, announce: Callable[[], None]) -> None:
+async def _announce(mount: Mount, announce: Callable[[str], None]) -> None:
     """Tell the waiting parent once the kernel's questions are answered."""
     await mount.parts.run_blocking(raise_limits, mount.request.mountpoint)
     log.info("mounted %s at %s", mount.request.profile, mount.request.mountpoint)
-    announce()
+    health = mount.parts.manager.primary_source.health
+    announce("" if health.healthy else health.last_error)
 
 
 async def _stop_on_signal(mount: Mount) -> None:
@@ -309,7 +317,7 @@ async def _recover(recovery: Recovery, gate: Gate, run_blocking: RunBlocking, tr
         gate.look_again()
         if is_waiting:
             tried.set()
-            await trio.sleep(RECOVERY_INTERVAL)
+            await trio.sleep(LOOK_INTERVAL)
     tried.set()
 
 
@@ -332,7 +340,7 @@ async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> 
         elif error.transient and manager.replicas:
             if await _a_replica_answers(manager, run_blocking):
                 log.warning("the primary is down, mounting degraded: %s", error)
-                primary.failed(error)
+                primary.health.open(str(error))
                 return
             advice = "no replica answers either: check the network"
         else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mscfs.errors import NotFoundError, StorageError
+from mscfs.errors import NotFoundError, StorageError, StoreUnavailableError
 from mscfs.replicas.freshness import is_copy_of
 from mscfs.replicas.manager import ReplicaManager
-from mscfs.types import Version
+from mscfs.replicas.source import Source
+from mscfs.types import ObjectMetadata, Version
 
 CopyState = Literal["primary", "fresh", "stale", "missing", "down", "unknown"]
 
@@ -31,13 +32,13 @@ class Placement:
 
 
 def locate(manager: ReplicaManager, key: str) -> list[Placement]:
-    """Ask every store for `key`: replicas in reading order, then the primary. One HEAD each.
+    """Ask every store for `key`: replicas in reading order, then the primary. One HEAD each, none if it is down.
 
     Raises NotFoundError when the primary says there is no such object and no replica holds it either.
     """
     wanted: Version | None = None
     try:
-        present = manager.primary.head(key)
+        present = _head(manager.primary_source, key)
         wanted = present.version
         primary = Placement(manager.profile, 0, "primary", False, present.content_length, wanted.tag)
     except NotFoundError:
@@ -62,7 +63,7 @@ def locate(manager: ReplicaManager, key: str) -> list[Placement]:
 
 def _state(manager: ReplicaManager, profile: str, key: str, wanted: Version | None) -> tuple[CopyState, int, str, str]:
     try:
-        copy = manager.replica(profile).provider.head(key)
+        copy = _head(manager.replica(profile), key)
     except NotFoundError:
         return "missing", 0, "", ""
     except StorageError as error:
@@ -71,3 +72,14 @@ def _state(manager: ReplicaManager, profile: str, key: str, wanted: Version | No
         return "unknown", copy.content_length, copy.tag, ""
     fresh = is_copy_of(copy, wanted, profile=profile)
     return ("fresh" if fresh else "stale"), copy.content_length, copy.tag, ""
+
+
+def _head(source: Source, key: str) -> ObjectMetadata:
+    """A store's answer. Whoever looks into an outage need not wait for a store that is known to be down."""
+    if not source.health.healthy:
+        raise StoreUnavailableError(source.health.last_error, store=source.profile, key=key)
+    try:
+        return source.provider.head(key)
+    except StorageError as error:
+        source.failed(error)
+        raise

@@ -113,8 +113,8 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The replication journal: entries of every kind that wait.
 
     `recovering` are those of ended mounts that this one has still to settle.
-    `kept` are contents that are not on the primary and that nobody has in hand: the next mount uploads what still fits,
-    a person decides on the rest (`mscfs recover`).
+    `kept` are contents that are not on the primary and that nobody has in hand: a mount uploads what still fits when
+    the primary answers, a person decides on the rest (`mscfs recover`).
     """
 
     pending: int = 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from mscfs.errors import StorageError, VersionMismatchError
 from mscfs.journal import Journal, PendingDelete, PendingParts, PendingUpload, StagedUpload, is_alive
 from mscfs.replicas.manager import ReplicaManager
+from mscfs.types import ObjectMetadata
 from mscfs.vfs.leftbehind import InOtherHandsError, bring_home, left_behind
 from mscfs.vfs.renames import settle_rename
 from mscfs.vfs.staging_log import LOG, read_log
@@ -133,18 +134,15 @@ class Recovery:
 
     def _settle_upload(self, upload: PendingUpload) -> None:
         try:
-            _, was_sent = bring_home(self.manager, self.journal, upload)
+            settled = settle_upload(self.manager, self.journal, upload)
         except InOtherHandsError:
             return
-        except StorageError as error:
-            if error.transient:
-                raise
-            self.journal.keep_upload(upload.id, error.message)
-            log.error("%s: unsent content is kept in %s: %s", upload.key, upload.staging, error.message)  # noqa: TRY400
+        if settled is None:
             self.result.kept += 1
-        else:
-            self.result.uploaded += was_sent
-            self.result.found += not was_sent
+            return
+        _, was_sent = settled
+        self.result.uploaded += was_sent
+        self.result.found += not was_sent
 
     def _settle_parts(self, parts: PendingParts) -> None:
         self.manager.primary.abort_upload(parts.key, parts.token)
@@ -178,6 +176,20 @@ def _overlap(name: str, other: str) -> bool:
         or (name.endswith("/") and other.startswith(name))
         or (other.endswith("/") and name.startswith(other))
     )
+
+
+def settle_upload(
+    manager: ReplicaManager, journal: Journal, upload: PendingUpload
+) -> tuple[ObjectMetadata, bool] | None:
+    """As `bring_home`; None when it is kept for a person now. Raises InOtherHandsError, and what may pass."""
+    try:
+        return bring_home(manager, journal, upload)
+    except StorageError as error:
+        if error.transient or isinstance(error, InOtherHandsError):
+            raise
+        journal.keep_upload(upload.id, error.message)
+        log.error("%s: unsent content is kept in %s: %s", upload.key, upload.staging, error.message)  # noqa: TRY400
+        return None
 
 
 def adopt(journal: Journal, staging: Path) -> None:

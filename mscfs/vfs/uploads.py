@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class Uploads:
-    """See the module. Streams and commits run in `nursery`; `on_wishes` is called when the journal got wishes."""
+    """See the module. Streams and commits run in `nursery`.
+
+    `on_wishes` is called when the journal got wishes, `on_kept` when content that could not be sent was given up here.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Uploads:
         *,
         nursery: trio.Nursery,
         on_wishes: Callable[[], None],
+        on_kept: Callable[[], None],
     ) -> None:
         self._streams = Streams(transport, journal, nursery, run_blocking)
         self._commits = Commits(journal, nursery, run_blocking)
@@ -54,6 +58,7 @@ class Uploads:
         self._saver = saver
         self._run_blocking = run_blocking
         self._on_wishes = on_wishes
+        self._on_kept = on_kept
 
     async def flush(self, inode: Inode) -> None:
         """Return when the primary holds what is staged; nothing staged, or nothing new, is done at once.
@@ -185,6 +190,7 @@ class Uploads:
         await self.discard(inode)
         if staging.kept:
             self._namespace.written_in_vain(inode)
+            self._on_kept()
 
     async def forget_row(self, staging: StagingFile) -> None:
         """The journal need not know of a failed upload any more: it is going to another key."""

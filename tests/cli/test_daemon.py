@@ -18,14 +18,20 @@ def wait(script, tmp_path):
         child = Child(subprocess.Popen([sys.executable, "-c", begin + script], pass_fds=[theirs.fileno()]).pid)
         theirs.close()
         try:
-            daemon._wait(child, ours.fileno(), tmp_path / "log")
+            return daemon._wait(child, ours.fileno(), tmp_path / "log")
         finally:
             child.kill()
             child.close()
 
 
 def test_ready(tmp_path):
-    wait("import time; connection.send(b'rea'); time.sleep(0.05); connection.send(b'dy\\n'); time.sleep(60)", tmp_path)
+    script = "import time; connection.send(b'rea'); time.sleep(0.05); connection.send(b'dy \"\"\\n'); time.sleep(60)"
+    assert wait(script, tmp_path) == ""
+
+
+def test_R8_ready_although_the_primary_is_down(tmp_path):
+    script = "from mscfs.cli.daemon import Report; Report(connection).ready('no \"answer\"\\n')"
+    assert wait(script, tmp_path) == 'no "answer"\n'
 
 
 def test_an_error_travels_with_its_code_and_its_line_breaks(tmp_path):

@@ -28,6 +28,7 @@ from tests.emulators.faults import Fault, Request, Rule
 
 _PIECE = 256 << 10
 _REMEMBERED = 100_000
+_BACKLOG = 256
 _PACE = 0.02
 """Seconds between the pieces of a trickle, and between two looks at a client that is kept waiting."""
 _NOTHING = Rule(Fault(), is_active=False)
@@ -38,17 +39,17 @@ class FaultProxy:
 
     def __init__(self, target: str) -> None:
         self._target = urlsplit(target)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}{self._target.path}"
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._address = self._listener.getsockname()
+        self.url = f"http://127.0.0.1:{self._address[1]}{self._target.path}"
         self.requests: deque[Request] = deque(maxlen=_REMEMBERED)
         self._rules: tuple[Rule, ...] = ()
         self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._is_refusing = False
         self._flows = threading.Event()
         self._flows.set()
-        self._accepting = threading.Thread(target=self._accept, daemon=True)
-        self._accepting.start()
+        self._start_accepting()
 
     # -- what a test says ---------------------------------------------------------------------------------------
 
@@ -74,10 +75,14 @@ class FaultProxy:
         rule.is_active = False
 
     def heal(self) -> None:
-        """Withdraw all rules, and let everything flow."""
+        """Withdraw all rules, take connections, and let everything flow."""
         for rule in self._rules:
             self.off(rule)
         self._flows.set()
+        if self._is_refusing:
+            self._is_refusing = False
+            self._listener.listen(_BACKLOG)
+            self._start_accepting()
 
     @contextmanager
     def failing(self, fault: Fault, method: str = "*", key: str = "*", **more: Any) -> Iterator[Rule]:
@@ -92,6 +97,16 @@ class FaultProxy:
     def freeze(self) -> None:
         """Nothing moves any more, on connections that exist and on new ones, until `heal`."""
         self._flows.clear()
+
+    def refuse(self) -> None:
+        """Nobody listens any more, and all connections are reset, until `heal`."""
+        self._stop_accepting()
+        # Bound, so that nobody else gets the port.
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(self._address)
+        self._is_refusing = True
+        self.cut()
 
     def cut(self) -> None:
         """Reset all connections there are."""
@@ -111,17 +126,23 @@ class FaultProxy:
         self.requests.clear()
 
     def close(self) -> None:
-        self._is_closed = True
         self.heal()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepting.join(10)
+        self._stop_accepting()
         for connection in self._open_connections():
             connection.cut()
             connection.thread.join(10)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _start_accepting(self) -> None:
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def _stop_accepting(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._accepting.join(10)
 
     def _accept(self) -> None:
         while True:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fuse.mounting import Mounted, file_store, mscfs, unmount_whatever_is_left, write_config
+from tests.emulators.fault_proxy import FaultProxy
+from tests.fuse.mounting import Mounted, file_store, mscfs, unmount_whatever_is_left, wait_until, write_config
 
 pytestmark = pytest.mark.mount
 
@@ -62,15 +66,24 @@ def test_L1_store_is_down(kind: str, tmp_path: Path, request: pytest.FixtureRequ
     refused(tmp_path, profile)
 
 
-def nobody() -> dict[str, Any]:
-    """A store where nothing listens."""
+@pytest.fixture
+def silent(fault_proxy: Callable[[str], FaultProxy]) -> FaultProxy:
+    """A server that takes requests and never answers."""
+    proxy = fault_proxy("http://127.0.0.1:9")
+    proxy.freeze()
+    return proxy
+
+
+def nobody(url: str = "http://127.0.0.1:9") -> dict[str, Any]:
+    """A store where nothing listens, or what does never answers."""
     return {
         "storage_provider": {
             "type": "s3",
-            "options": {"base_path": "bucket", "endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1"},
+            "options": {"base_path": "bucket", "endpoint_url": url, "region_name": "us-east-1"},
         },
         "credentials_provider": {"type": "S3Credentials", "options": {"access_key": "a", "secret_key": "b"}},
         "retry": {"attempts": 1, "delay": 0},
+        "mscfs": {"store_timeout": 1},
     }
 
 
@@ -79,6 +92,41 @@ def test_L1_R8_no_store_answers(tmp_path: Path) -> None:
     profile = {**nobody(), "replicas": [{"replica_profile": name, "read_priority": 1} for name in ("near", "disk")]}
     line = refused(tmp_path, profile, near=nobody(), disk=elsewhere(file_store(tmp_path / "x"), str(tmp_path / "gone")))
     assert "no replica answers either" in line
+
+
+def test_L1_L2_no_store_says_anything(tmp_path: Path, silent: FaultProxy) -> None:
+    """They take connections and never answer."""
+    profile = {**nobody(silent.url), "replicas": [{"replica_profile": "near", "read_priority": 1}]}
+    begun = time.monotonic()
+    assert "no replica answers either" in refused(tmp_path, profile, near=nobody(silent.url))
+    assert time.monotonic() - begun < 30
+
+
+def test_R8_L2_the_primary_says_nothing_from_the_start(tmp_path: Path, silent: FaultProxy) -> None:
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near/a").write_text("a copy")
+    profile = {**nobody(silent.url), "replicas": [{"replica_profile": "near", "read_priority": 1}]}
+    write_config(tmp_path, {"data": profile, "near": file_store(tmp_path / "near")})
+    m = Mounted(tmp_path)
+    m.path.mkdir()
+    begun = time.monotonic()
+    try:
+        done = mscfs("mount", "--config", m.config, "data", m.path)
+        assert "mounted degraded, the primary is down" in done.stderr
+        assert m.status()["state"] == "degraded"
+        assert (m.path / "a").read_text() == "a copy"
+        assert "no answer" in mscfs("where", m.path / "a").stdout
+        m.drain()
+        descriptor = os.open(m.path / "new", os.O_WRONLY | os.O_CREAT)
+        os.write(descriptor, b"written in the outage")
+        os.kill(m.pid, signal.SIGTERM)
+        wait_until(lambda: not m.is_mounted(), 30)
+        with pytest.raises(OSError):
+            os.close(descriptor)
+        assert "new" in mscfs("recover", "list", "data", "--config", m.config).stdout
+        assert time.monotonic() - begun < 90
+    finally:
+        unmount_whatever_is_left(m)
 
 
 @pytest.mark.emulator

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mscfs.errors import NotFoundError
+from mscfs.errors import NotFoundError, StoreTimeoutError
 from mscfs.replicas.placement import Placement, locate
 from tests.replicas.stores import Stores
 
@@ -40,6 +40,18 @@ def test_the_primary_is_down(stores: Stores) -> None:
     stores.everywhere()
     stores.primary.go_down()
     assert where(stores) == {"one": ("unknown", True), "two": ("unknown", False), "primary": ("down", False)}
+
+
+def test_L2_a_store_that_is_known_to_be_down_is_not_asked(stores: Stores) -> None:
+    """It may be silent: the first question finds that out, and the next does not wait."""
+    stores.everywhere()
+    for store in (stores.primary, stores.one):
+        store.go_down(StoreTimeoutError("no answer", store=store.profile))
+    expected = {"one": ("down", False), "two": ("unknown", True), "primary": ("down", False)}
+    assert where(stores) == expected
+    asked = len(stores.primary.calls), len(stores.one.calls)
+    assert where(stores) == expected
+    assert asked == (len(stores.primary.calls), len(stores.one.calls))
 
 
 def test_the_primary_is_down_and_a_copy_is_known_to_be_old(stores: Stores) -> None:

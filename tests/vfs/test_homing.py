@@ -1,0 +1,131 @@
+"""What failed at close() goes home when the primary is back, on a living mount: W4, R8, without a kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from mscfs.errors import NotFoundError
+from mscfs.vfs.homing import FIRST_PAUSE, LONGEST_PAUSE
+from mscfs.vfs.inodes import ROOT
+from tests.vfs.inline import World, world
+from tests.vfs.outages import switch
+from tests.vfs.test_names import ME, names, read_file, walk, write_file
+
+KINDS = pytest.mark.parametrize("objects", [False, True], ids=["file", "objects"])
+
+
+@asynccontextmanager
+async def running(tmp_path, **options) -> AsyncIterator[World]:
+    async with world(tmp_path, **options) as w, trio.open_nursery() as nursery:
+        nursery.start_soon(w.parts.homing.run)
+        yield w
+        nursery.cancel_scope.cancel()
+
+
+async def write_in_vain(w, name: str, content: bytes) -> None:
+    handle, _, _ = await w.fs.create(ROOT, name, 0o644, os.O_WRONLY | os.O_TRUNC, ME)
+    await w.fs.write(handle, 0, content)
+    with pytest.raises(OSError) as error:
+        await w.fs.flush(handle)
+    assert error.value.errno == errno.EIO
+    await w.fs.release(handle)
+
+
+def on_primary(w, key: str) -> bytes:
+    with w.parts.manager.primary.get(key) as content:
+        return content.read_all()
+
+
+def left(w) -> list[tuple[str, str]]:
+    return [(upload.key, upload.problem) for upload in w.parts.journal.uploads()]
+
+
+@KINDS
+async def test_W4_R8_new_and_replaced_files_go_home_when_the_primary_is_back(tmp_path, autojump_clock, objects):
+    async with running(tmp_path, objects=objects) as w:
+        await write_file(w.fs, ROOT, "known", b"old")
+        assert await names(w.fs) == ["known"]
+        switch(w, on=False, known=True)
+        await write_in_vain(w, "known", b"newer")
+        await write_in_vain(w, "new", b"precious")
+        await trio.sleep(1000)
+        assert len(left(w)) == 2
+        switch(w, on=True)
+        await trio.sleep(2 * FIRST_PAUSE)
+        assert left(w) == []
+        assert (on_primary(w, "known"), on_primary(w, "new")) == (b"newer", b"precious")
+        # Its own mount sees it without waiting for anything to grow old, and the replicas are to have it.
+        assert sorted(await names(w.fs)) == ["known", "new"]
+        for name, content in {"known": b"newer", "new": b"precious"}.items():
+            assert (await walk(w.fs, name)).size == len(content)
+            assert await read_file(w.fs, (await walk(w.fs, name)).number) == content
+        assert {"known", "new"} <= {claimed.key for claimed in w.parts.journal.claim(10)}
+        switch(w, on=False, known=True)
+        await trio.sleep(1000)
+        assert sorted(await names(w.fs)) == ["known", "new"]
+
+
+@KINDS
+async def test_W4_what_was_changed_elsewhere_meanwhile_is_not_overwritten(tmp_path, autojump_clock, objects):
+    async with running(tmp_path, objects=objects) as w:
+        await write_file(w.fs, ROOT, "known", b"old")
+        store = switch(w, on=False, known=True)
+        await write_in_vain(w, "known", b"ours")
+        await write_in_vain(w, "new", b"ours too")
+        store.inner.put("known", b"theirs, and newer")
+        store.inner.put("new", b"theirs")
+        switch(w, on=True)
+        await trio.sleep(2 * FIRST_PAUSE)
+        assert (on_primary(w, "known"), on_primary(w, "new")) == (b"theirs, and newer", b"theirs")
+        assert sorted(left(w)) == [(key, "the object was changed elsewhere since") for key in ("known", "new")]
+
+
+@KINDS
+async def test_W4_R8_older_content_waits_while_its_file_is_written_anew(tmp_path, autojump_clock, objects):
+    async with running(tmp_path, objects=objects) as w:
+        switch(w, on=False, known=True)
+        await write_in_vain(w, "new", b"first")
+        handle, _, _ = await w.fs.create(ROOT, "new", 0o644, os.O_WRONLY, ME)
+        await w.fs.write(handle, 0, b"second")
+        switch(w, on=True)
+        await trio.sleep(2 * FIRST_PAUSE)
+        with pytest.raises(NotFoundError):
+            on_primary(w, "new")
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        await trio.sleep(2 * LONGEST_PAUSE)
+        assert on_primary(w, "new") == b"second"
+        assert left(w) == [("new", "the object was changed elsewhere since")]
+
+
+async def test_W4_what_failed_at_close_is_in_hand_while_the_file_is_open_and_goes_home_then(tmp_path, autojump_clock):
+    async with running(tmp_path, objects=True) as w:
+        await write_file(w.fs, ROOT, "known", b"old")
+        handle, _ = await w.fs.open((await walk(w.fs, "known")).number, os.O_RDONLY)
+        switch(w, on=False, known=True)
+        await write_in_vain(w, "known", b"new")
+        switch(w, on=True)
+        await trio.sleep(2 * FIRST_PAUSE)
+        assert bytes(await w.fs.read(handle, 0, 100)) == b"new"
+        await w.fs.release(handle)
+        assert on_primary(w, "known") == b"new"
+        assert left(w) == []
+
+
+async def test_W4_a_primary_that_takes_nothing_is_tried_less_and_less(tmp_path, autojump_clock):
+    async with running(tmp_path, objects=True) as w:
+        store = switch(w, on=False, known=True)
+        await write_in_vain(w, "new", b"precious")
+        await trio.sleep(100)
+        tried = store.asked
+        # It is believed to be well, and is not.
+        for _ in range(100):
+            w.parts.manager.primary_source.health.succeeded()
+            await trio.sleep(LONGEST_PAUSE)
+        assert 50 < store.asked - tried < 250
