@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mscfs.errors import (
@@ -17,6 +17,7 @@ from mscfs.errors import (
     StorageError,
     StoreMissingError,
     StoreTimeoutError,
+    StoreUnavailableError,
     from_oserror,
 )
 
@@ -80,13 +81,19 @@ class Base:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: str, *, store: str) -> Iterator[Base]:
-        """Open the base; StoreMissingError when it is not there: it is never created."""
+    def opened(cls, path: str, *, store: str, check: Callable[[int], None] = lambda _: None) -> Iterator[Base]:
+        """Open the base; StoreMissingError when it is not there: it is never created. `check` may refuse it too."""
         try:
             descriptor = os.open(path, _DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreMissingError(f"{path} is no directory: is the disk mounted?", store=store) from None
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # Of an object this would say that it has changed.
+            raise StoreUnavailableError(f"{path}: {os.strerror(errno.ESTALE)}", store=store) from None
         with closing(descriptor):
+            check(descriptor)
             yield cls(descriptor)
 
     def open_directory(self, path: str) -> int:

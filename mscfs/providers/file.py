@@ -24,6 +24,7 @@ from mscfs.errors import (
 )
 from mscfs.providers.base import Capabilities, MultipartUpload, Source, Space, StorageProvider
 from mscfs.providers.beneath import Base, check_path, closing, locked, reopen, storage_errors
+from mscfs.providers.file_base import KnownBase
 from mscfs.providers.file_draft import Draft, make_link, sweep, version_of
 from mscfs.providers.file_listing import entries, pages, walk
 from mscfs.providers.file_metadata import describe, describe_path, read_metadata, type_of, write_metadata
@@ -41,6 +42,8 @@ _LONGEST_PATH = 4095
 
 class FileProvider(StorageProvider):
     """Objects below an absolute `base_path`. A base that is not there is down; it is never made (contract L6).
+
+    An empty one on another disk than before, the mountpoint of a disk that is not mounted, is down as well.
 
     A version is size, mtime and inode. User metadata is an extended attribute; where the file system has none it is
     lost, and a copy is then judged by its time, which is its primary's.
@@ -61,6 +64,7 @@ class FileProvider(StorageProvider):
         self.profile = profile
         self._path = os.path.normpath(path)
         self.identity = f"file://{self._path}"
+        self._known_base = KnownBase(self._path, store=profile)
         self._told_of_metadata = False
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -367,7 +371,7 @@ class FileProvider(StorageProvider):
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _base(self) -> AbstractContextManager[Base]:
-        return Base.opened(self._path, store=self.profile)
+        return Base.opened(self._path, store=self.profile, check=self._known_base.check)
 
     def _check(self, key: str) -> None:
         check_path(key, store=self.profile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,43 @@ def test_R8_W4_an_outage_from_its_beginning_over_a_remount_to_its_end(m: Mounted
     assert (m.path / "also").read_bytes() == b"after the remount"
     m.drain()
     assert tree(m.store("near")) == tree(m.store("primary"))
+
+
+def test_L6_R8_the_disk_of_the_primary_is_unmounted_and_its_mountpoint_is_empty(m: Mounted) -> None:
+    """It is an outage: nobody deleted anything, and nothing is written to the mountpoint."""
+    base = m.store("primary")
+    base.rmdir()
+    (m.root / "mountpoint").mkdir()
+
+    def lead_to(place: str | Path) -> None:
+        base.unlink(missing_ok=True)
+        base.symlink_to(place)
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        lead_to(disk)
+        m.mount()
+        for name in ("a", "b"):
+            (m.path / name).write_text(name)
+        m.drain()
+        lead_to(m.root / "mountpoint")
+        time.sleep(1.1)  # what the kernel was told is over
+        wait_until(lambda: m.status()["state"] == "degraded")
+        assert sorted(os.listdir(m.path)) == ["a", "b"]
+        assert (m.path / "a").read_text() == "a"
+        refused_at_close(m.path / "written", b"in the outage")
+        done = mscfs("sync-replicas", "data", "--delete-unmatched-files", "--config", m.config, check=False)
+        assert done.returncode != 0
+        assert "is the disk mounted?" in done.stderr
+        m.umount()
+        m.mount()
+        assert sorted(os.listdir(m.path)) == ["a", "b"]
+        assert (m.path / "b").read_text() == "b"
+        assert tree(m.store("near")) == {"a": b"a", "b": b"b"}
+        lead_to(disk)
+        wait_until(lambda: "written" in os.listdir(disk))
+        assert sorted(os.listdir(m.path)) == ["a", "b", "written"]
+        assert not os.listdir(m.root / "mountpoint")
+        m.umount()
 
 
 def read_all(m: Mounted) -> None:

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -106,6 +107,87 @@ class TestFileProviderWithoutUnnamedFiles(ProviderContract):
     pass
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another device than `tmp_path`, which `tmp_path / "base"` leads to as if it were mounted there."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        assert Path(place).stat().st_dev != tmp_path.stat().st_dev
+        (tmp_path / "mountpoint").mkdir()
+        (tmp_path / "base").symlink_to(place)
+        yield Path(place)
+
+
+class TestEmptiedMountpoint:
+    """The disk is not mounted any more: its mountpoint is there, and empty."""
+
+    def provider(self, tmp_path: Path) -> FileProvider:
+        return FileProvider(profile="disk", options={"base_path": str(tmp_path / "base")})
+
+    def lead_to(self, tmp_path: Path, place: Path) -> None:
+        (tmp_path / "base").unlink()
+        (tmp_path / "base").symlink_to(place)
+
+    def test_L6_it_is_no_store_whose_objects_were_deleted(self, tmp_path: Path, disk: Path) -> None:
+        provider = self.provider(tmp_path)
+        provider.put("k", b"1")
+        assert keys(provider.list()) == ["k"]
+        self.lead_to(tmp_path, tmp_path / "mountpoint")
+        for store in (provider, self.provider(tmp_path)):  # this process, and a later one
+            calls: list[Callable[[], object]] = [
+                store.probe,
+                lambda store=store: store.head("k"),
+                lambda store=store: list(store.list()),
+                lambda store=store: store.put("new", b"1"),
+                lambda store=store: store.delete("k"),
+            ]
+            for call in calls:
+                with pytest.raises(StoreMissingError, match="is the disk mounted"):
+                    call()
+        assert not any((tmp_path / "mountpoint").iterdir())
+        self.lead_to(tmp_path, disk)
+        assert body(provider, "k") == b"1"
+
+    def test_L6_one_that_was_emptied_on_purpose_is_empty(self, tmp_path: Path, disk: Path) -> None:
+        provider = self.provider(tmp_path)
+        provider.put("k", b"1")
+        provider.delete("k")
+        assert keys(self.provider(tmp_path).list()) == []
+        disk.rmdir()
+        disk.mkdir()  # made anew, on the same device
+        assert keys(provider.list()) == []
+
+    def test_L6_a_new_disk_counts_once_something_is_on_it(self, tmp_path: Path, disk: Path) -> None:
+        self.provider(tmp_path).put("k", b"1")
+        new = tmp_path / "mountpoint"
+        self.lead_to(tmp_path, new)
+        (new / ".keep").touch()
+        provider = self.provider(tmp_path)
+        provider.put("l", b"1")
+        (new / ".keep").unlink()
+        assert keys(provider.list()) == ["l"]
+        provider.delete("l")
+        assert keys(self.provider(tmp_path).list()) == []
+
+    def test_L6_an_empty_disk_where_none_was_before_is_a_store(self, tmp_path: Path, disk: Path) -> None:
+        self.lead_to(tmp_path, tmp_path / "mountpoint")
+        assert keys(self.provider(tmp_path).list()) == []
+        self.lead_to(tmp_path, disk)
+        provider = self.provider(tmp_path)
+        provider.put("k", b"1")
+        assert keys(provider.list()) == ["k"]
+
+    def test_L6_without_a_state_directory_the_process_remembers(
+        self, tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
+        provider = self.provider(tmp_path)
+        provider.put("k", b"1")
+        assert keys(provider.list()) == ["k"]
+        self.lead_to(tmp_path, tmp_path / "mountpoint")
+        with pytest.raises(StoreMissingError):
+            provider.probe()
+
+
 class TestBase:
     def test_L6_an_absent_base_is_down_and_never_made(self, tmp_path: Path) -> None:
         absent = tmp_path / "absent"
@@ -144,6 +226,18 @@ class TestBase:
             provider.put("k", b"2")
         away.rename(base)
         assert body(provider, "k") == b"1"
+
+    def test_L6_a_stale_handle_of_a_network_file_system_is_no_changed_object(
+        self, provider: StorageProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stale(*_: object, **__: object) -> int:
+            raise OSError(errno.ESTALE, "stale")
+
+        provider.put("k", b"1")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", stale)
+            with pytest.raises(StoreUnavailableError):
+                provider.head("k")
 
     def test_base_may_be_reached_through_a_link(self, base: Path, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(base)
