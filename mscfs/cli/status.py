@@ -103,7 +103,9 @@ def find_mount(mountpoint: Path) -> MountRecord:
 def status_of(record: MountRecord) -> dict[str, Any]:
     """The status document of a mount; of one that does not answer, what its record tells."""
     try:
-        document: dict[str, Any] = control.request(Path(record.socket), "status", timeout=_ANSWER_TIMEOUT)
+        document: dict[str, Any] = control.request(
+            Path(record.socket), "status", {"look": True}, timeout=_ANSWER_TIMEOUT
+        )
     except MountError:
         unresponsive = MountStatus(
             profile=record.profile,

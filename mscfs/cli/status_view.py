@@ -15,6 +15,7 @@ _COLOURS = {
     MountState.STOPPING: "yellow",
     MountState.UNRESPONSIVE: "red",
     StoreState.HEALTHY: "green",
+    StoreState.SILENT: "yellow",
     StoreState.DOWN: "red",
 }
 

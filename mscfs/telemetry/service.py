@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import UsageError
 from mscfs.fuse.session import Mount
-from mscfs.replicas.health import Health
+from mscfs.replicas.source import Source
 from mscfs.telemetry import control, registry
 from mscfs.telemetry.status import (
     CacheStatus,
@@ -47,8 +47,9 @@ class MountService:
         await control.serve(registry.socket_path(), handlers)
 
     async def status(self, arguments: Mapping[str, Any]) -> object:
-        """The status document."""
-        return msgspec.to_builtins(await self.document())
+        """The status document. With `look` the stores are asked first how they are, and are given a moment."""
+        silent = await self._mount.parts.prober.look() if arguments.get("look") else ()
+        return msgspec.to_builtins(await self.document(silent))
 
     async def drain(self, arguments: Mapping[str, Any]) -> object:
         """Wait until the replicas are up to date; `timeout` in seconds."""
@@ -67,8 +68,8 @@ class MountService:
         self._mount.stop()
         return {}
 
-    async def document(self) -> MountStatus:
-        """What the mount is doing, as one value."""
+    async def document(self, silent: Collection[str] = ()) -> MountStatus:
+        """What the mount is doing, as one value; `silent` are stores that have just not answered."""
         mount, parts = self._mount, self._mount.parts
         lag = await parts.run_blocking(parts.journal.lag)
         pending = await parts.run_blocking(parts.journal.pending)
@@ -82,7 +83,7 @@ class MountService:
                     profile=replica.profile,
                     read_priority=replica.read_priority,
                     read_only=replica.read_only,
-                    state=_state(replica.health),
+                    state=_state(replica, silent),
                     hits=replica.statistics.hits,
                     bytes_read=replica.statistics.bytes_read,
                     errors=replica.statistics.errors,
@@ -100,7 +101,7 @@ class MountService:
             state=_mount_state(mount),
             primary=PrimaryStatus(
                 profile=primary.profile,
-                state=_state(primary.health),
+                state=_state(primary, silent),
                 hits=primary.statistics.hits,
                 bytes_read=primary.statistics.bytes_read,
                 errors=primary.statistics.errors,
@@ -142,8 +143,10 @@ def _cache_status(cache: ChunkCache | None) -> CacheStatus:
     return CacheStatus(bytes=now.bytes, limit=now.limit, hits=now.hits, misses=now.misses, evictions=now.evictions)
 
 
-def _state(health: Health) -> StoreState:
-    return StoreState.HEALTHY if health.healthy else StoreState.DOWN
+def _state(source: Source, silent: Collection[str]) -> StoreState:
+    if not source.health.healthy:
+        return StoreState.DOWN
+    return StoreState.SILENT if source.profile in silent else StoreState.HEALTHY
 
 
 def _mount_state(mount: Mount) -> MountState:

@@ -22,6 +22,8 @@ class StoreState(enum.StrEnum):
     """How a store is, seen from this mount."""
 
     HEALTHY = "healthy"
+    SILENT = "silent"
+    """It has not answered a question that was asked just now; requests to it may still succeed."""
     DOWN = "down"
     """It failed repeatedly and is left alone between trials."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import trio
@@ -23,10 +23,18 @@ INTERVAL = 1.0
 """Seconds between two looks at the stores that are down; their circuit breakers decide how often one is asked."""
 SAMPLE_BYTES = 64 << 10
 """How much of an object is read to see that a store delivers."""
-PRIMARY_INTERVAL = 3.0
-"""Seconds between two probes of a primary that is down, whatever its breaker says: everybody waits for it."""
+DOWN_INTERVAL = 3.0
+"""Seconds between two probes of a primary that is down, whatever its breaker says: everybody waits for it. A replica
+that keeps a probe waiting for so long is asked once more beside it."""
 PRIMARY_PROBES = 3
-"""Of a primary that keeps its probes waiting, so many at once: it may answer the next one."""
+REPLICA_PROBES = 2
+"""Of a store that keeps its probes waiting, so many at once: it may be back by now, and answer the next one."""
+_NEVER = float("-inf")
+
+LOOK = 2.0
+"""Seconds that somebody who wants to know how the stores are waits for those that do not answer."""
+BELIEVED = 1.0
+"""Seconds for which a store that has answered a probe is not asked by those."""
 
 
 class Prober:
@@ -45,14 +53,38 @@ class Prober:
         self._suspects: set[str] = set()
         self._under_way: Counter[str] = Counter()
         self._answered: dict[str, float] = {}
-        self._primary_asked = float("-inf")
+        self._asked: dict[str, float] = {}
+        """When the stores that are down were last asked."""
         self._is_degraded = False
         self._wake = trio.Event()
+        self._probe_ended = trio.Event()
 
     def suspect(self, profile: str) -> None:
         """A worker process met an error at this store: find out how it is."""
         self._suspects.add(profile)
         self._wake.set()
+
+    async def look(self) -> Collection[str]:
+        """Find out how the stores are that are believed to be well; returns those that have not answered so far.
+
+        What fails is asked again at once, until it is down or has answered.
+        """
+        now = trio.current_time()
+        wanted = [source for source in self._sources if now - self._answered.get(source.profile, _NEVER) > BELIEVED]
+        unsettled: set[str] = set()
+        with trio.move_on_after(LOOK):
+            while True:
+                unsettled = {
+                    source.profile
+                    for source in wanted
+                    if source.health.healthy and self._answered.get(source.profile, _NEVER) < now
+                }
+                if not unsettled:
+                    break
+                self._suspects |= unsettled
+                self._wake.set()
+                await self._probe_ended.wait()
+        return unsettled
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -69,16 +101,18 @@ class Prober:
                         nursery.start_soon(self._probe, source)
 
     def _is_due(self, source: Source, *, suspected: bool) -> bool:
-        under_way, is_down = self._under_way[source.profile], not source.health.healthy
-        if source is not self._primary or not is_down:
-            if under_way:
-                return False
-            return source.health.may_try() if is_down else suspected or source in self._outlook.unknown
+        under_way, is_primary = self._under_way[source.profile], source is self._primary
+        if source.health.healthy:
+            return not under_way and (suspected or source in self._outlook.unknown)
         now = trio.current_time()
-        if under_way >= PRIMARY_PROBES or now - self._primary_asked < PRIMARY_INTERVAL:
-            return False
-        self._primary_asked = now
-        return True
+        if is_primary or under_way:
+            is_overdue = now - self._asked.get(source.profile, _NEVER) >= DOWN_INTERVAL
+            is_due = is_overdue and under_way < (PRIMARY_PROBES if is_primary else REPLICA_PROBES)
+        else:
+            is_due = source.health.may_try()
+        if is_due:
+            self._asked[source.profile] = now
+        return is_due
 
     async def _probe(self, source: Source) -> None:
         profile, began = source.profile, trio.current_time()
@@ -93,7 +127,9 @@ class Prober:
                     if self._outlook.is_still_slow(source, seconds, rivals):
                         return
         except StorageError as error:
-            if self._answered.get(profile, float("-inf")) <= began:  # and no later probe was answered
+            if not error.transient:
+                self._answered[profile] = trio.current_time()
+            if self._answered.get(profile, _NEVER) <= began or not error.transient:  # no later probe was answered
                 source.health.failed(error)
                 if source.health.healthy and error.transient:
                     self._suspects.add(profile)  # one failure decides nothing: ask again
@@ -105,6 +141,8 @@ class Prober:
             self._report()
         finally:
             self._under_way[profile] -= 1
+            self._probe_ended.set()
+            self._probe_ended = trio.Event()
 
     def _sample(self, source: Source) -> str:
         """What to read of a replica that is left alone: one that answers other questions may still not deliver."""
