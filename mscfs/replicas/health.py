@@ -39,6 +39,7 @@ class Health:
         self._lock = ProcessLock()
         self._failures = 0
         self._pause = 0.0
+        self._opened = 0.0
         self._last_pause = 0.0
         self._closed = _NEVER
         self._open_until = 0.0
@@ -49,6 +50,11 @@ class Health:
     def healthy(self) -> bool:
         """Whether the breaker is closed."""
         return self._pause == 0.0
+
+    @property
+    def down_for(self) -> float:
+        """Seconds since the breaker opened; 0 while it is closed."""
+        return self._clock() - self._opened if self._pause else 0.0
 
     @property
     def pausing(self) -> bool:
@@ -124,6 +130,8 @@ class Health:
         return self._clock() - self._closed < RELAPSE
 
     def _begin_pause(self) -> None:
+        if not self._pause:
+            self._opened = self._clock()
         before = self._pause or (self._last_pause if self.on_probation else 0.0)
         self._pause = min(before * 2, self.longest_pause) if before else FIRST_PAUSE
         self._open_until = _FOREVER if self._is_follower else self._clock() + self._pause

@@ -11,6 +11,17 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.source import Replica
 from mscfs.types import ObjectMetadata
 
+LASTING = 5.0
+"""Seconds after which an outage of the primary is none of the moments, as when it is throttled, that a change outlives
+by being tried again: its probes have failed since."""
+
+
+def refuse_in_outage(manager: ReplicaManager, key: str) -> None:
+    """Raise StoreUnavailableError at once when a change of a key would only wait for a primary that is down."""
+    health = manager.primary_source.health
+    if health.down_for >= LASTING:
+        raise StoreUnavailableError(f"it is down: {health.last_error}", store=manager.profile, key=key)
+
 
 def find_on_replicas(manager: ReplicaManager, key: str) -> ObjectMetadata | None:
     """The file or directory of a name (a key without final slash), as the first replica that has it tells.

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from mscfs.errors import DirectoryNotEmptyError, InvalidKeyError
+from mscfs.replicas.outage import refuse_in_outage
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.changes import Changes
@@ -26,6 +27,7 @@ class DirectoryMoves(Changes):
         if inode in _upwards(target_directory):
             raise InvalidKeyError("a directory cannot be moved into itself", key=inode.key)
         places = (inode,) if replaced is None else (inode, replaced)
+        refuse_in_outage(self.manager, inode.key)
         async with self.namespace.gate.closed(*places):
             if replaced is not None:
                 await self._prepare_removal(replaced)

@@ -9,6 +9,7 @@ import time
 import uuid
 
 from mscfs.errors import IsADirectoryKeyError, NotFoundError, VersionMismatchError
+from mscfs.replicas.outage import refuse_in_outage
 from mscfs.types import CLAIM_KEY
 from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.changes import Changes
@@ -73,6 +74,7 @@ class Files(Changes):
         placeholder = None
         try:
             if flags & os.O_EXCL:
+                refuse_in_outage(self.manager, key)
                 # Empty as it is: whoever wants the name too finds it taken.
                 placeholder = await self._transport.upload(
                     key, staging.path, metadata=self._claim(), if_absent=True, expected=None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from mscfs.errors import DirectoryNotEmptyError, IsADirectoryKeyError, NotADirectoryKeyError
+from mscfs.replicas.outage import refuse_in_outage
 from mscfs.types import ObjectMetadata, Version
 from mscfs.vfs.directorymoves import DirectoryMoves
 from mscfs.vfs.inodes import Inode
@@ -33,6 +34,7 @@ class Moves(DirectoryMoves):
             raise NotADirectoryKeyError("not a directory", key=inode.key)
         if not self.namespace.is_empty_here(inode):
             raise DirectoryNotEmptyError("the directory is not empty", key=inode.key)
+        refuse_in_outage(self.manager, inode.key)
         await self._prepare_removal(inode)
         await self._run_blocking(self.manager.remove_directory, inode.key)
         self._on_wishes()
@@ -59,6 +61,7 @@ class Moves(DirectoryMoves):
                     await self._run_blocking(self._journal.begin_delete, inode.key, version)
                     self.namespace.deferred[inode.key] = version
                 else:
+                    refuse_in_outage(self.manager, inode.key)
                     await self._run_blocking(self.manager.delete, inode.key)
                     self._on_wishes()
             self._lost_name(directory, inode)
@@ -108,6 +111,7 @@ class Moves(DirectoryMoves):
         self, inode: Inode, source_directory: Inode, target_directory: Inode, new_name: str, flags: int
     ) -> None:
         if inode.metadata is not None:
+            refuse_in_outage(self.manager, inode.key)
             # Only what was never uploaded moves without a transfer; changes in place are brought home first.
             await self._uploads.flush(inode)
         replaced = target_directory.children.get(new_name)

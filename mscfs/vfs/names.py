@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from mscfs.errors import StorageError
 from mscfs.providers.page import Detail
+from mscfs.replicas.outage import refuse_in_outage
 from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.attributes import Attributes, Ownership
 from mscfs.vfs.changes import Changes
@@ -190,4 +191,5 @@ class Names(Changes):
         self._check_new_name(directory, name, is_directory=is_directory)
         if await self._lookup_or_none(directory, name) is not None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        refuse_in_outage(self.manager, directory.key + name)
         await self._vacate(directory.key + name)

@@ -13,6 +13,7 @@ import trio
 from mscfs.errors import NotFoundError, StorageError
 from mscfs.journal import FinishedUpload, Journal, UploadMode
 from mscfs.replicas.manager import ReplicaManager
+from mscfs.replicas.outage import refuse_in_outage
 from mscfs.types import ObjectMetadata
 from mscfs.vfs import streams
 from mscfs.vfs.commits import Commits
@@ -95,9 +96,10 @@ class Uploads:
         # is what makes room, and a crash meanwhile leaves content that is kept as not closed.
         with suppress(OSError):
             staging.sending(key)
-        # The time of a file that is sent while it is written is not known when its upload begins.
-        metadata = await self._user_metadata(inode, staging.mode, with_time=staging.stream is None)
         try:
+            refuse_in_outage(self._manager, key)
+            # The time of a file that is sent while it is written is not known when its upload begins.
+            metadata = await self._user_metadata(inode, staging.mode, with_time=staging.stream is None)
             written = await self._send(key, staging, metadata)
         except StorageError as error:
             staging.in_doubt = staging.in_doubt or error.transient

@@ -244,6 +244,52 @@ async def test_R8_a_file_written_in_place_keeps_its_content_and_the_name_shows_t
         assert await content(w, "a") == b"a"
 
 
+async def test_R8_W1_in_a_lasting_outage_no_change_waits_for_the_primary(tmp_path, autojump_clock):
+    """Each of a thousand files that are copied would wait for retries and time-outs of its own."""
+    async with world(tmp_path, objects=True) as w:
+        await w.fs.make_directory(ROOT, "d", 0o755, ME)
+        await written(w, "a")
+        assert sorted(await names(w.fs)) == ["a", "d"]
+        store = switch(w, on=False, known=True)
+        health = w.parts.manager.primary_source.health
+        began = health._clock()
+        asked = store.asked
+
+        async def change_everything() -> None:
+            calls = [
+                lambda: w.fs.create(ROOT, "x", 0o644, os.O_WRONLY | os.O_EXCL, ME),
+                lambda: w.fs.make_directory(ROOT, "e", 0o755, ME),
+                lambda: w.fs.symlink(ROOT, "l", "a", ME),
+                lambda: w.fs.unlink(ROOT, "a"),
+                lambda: w.fs.remove_directory(ROOT, "d"),
+                lambda: w.fs.rename(ROOT, "a", ROOT, "b", 0),
+                lambda: w.fs.rename(ROOT, "d", ROOT, "e", 0),
+                lambda: write_file(w.fs, ROOT, "new", b"precious"),
+            ]
+            for call in calls:
+                with pytest.raises(OSError) as error:
+                    await call()
+                assert error.value.errno == errno.EIO
+
+        # A moment may pass, and a change is worth a try; an hour later it is not.
+        await change_everything()
+        assert store.asked > asked
+        asked = store.asked
+        health._clock = lambda: began + 3600
+        await change_everything()
+        assert store.asked == asked
+        handle, _, _ = await w.fs.create(ROOT, "local", 0o644, os.O_WRONLY, ME)
+        await w.fs.write(handle, 0, b"precious")
+        await w.fs.rename(ROOT, "local", ROOT, "elsewhere", 0)  # nobody has to be asked
+        with pytest.raises(OSError, match="it is down"):
+            await w.fs.flush(handle)
+        assert "elsewhere" in {upload.key for upload in w.parts.journal.uploads()}
+        switch(w, on=True)
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        assert await content(w, "elsewhere") == b"precious"
+
+
 async def test_R8_a_listing_that_breaks_off_is_completed_from_what_is_known(tmp_path, autojump_clock):
     async with world(tmp_path, objects=True, metadata_ttl=60) as w:
         fill(w, "", 2500)
