@@ -171,7 +171,7 @@ def assemble(
         on_summary=on_summary,
     )
     saver = AttributeSaver(manager, namespace, run_blocking, nursery, keeps=keeps, on_wishes=replicator.wake)
-    homing = Homing(manager, journal, namespace, run_blocking, on_wishes=replicator.wake)
+    homing = Homing(manager, journal, namespace, area, run_blocking, on_wishes=replicator.wake)
     uploads = Uploads(
         manager,
         journal,

@@ -21,6 +21,7 @@ from mscfs.vfs.inodes import Inode
 from mscfs.vfs.leftbehind import InOtherHandsError, left_behind
 from mscfs.vfs.namespace import Namespace
 from mscfs.vfs.recovery import settle_upload
+from mscfs.vfs.staging import StagingArea
 from mscfs.vfs.transport import RunBlocking
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Homing:
         manager: ReplicaManager,
         journal: Journal,
         namespace: Namespace,
+        area: StagingArea,
         run_blocking: RunBlocking,
         *,
         on_wishes: Callable[[], None],
@@ -45,6 +47,7 @@ class Homing:
         self._manager = manager
         self._journal = journal
         self._namespace = namespace
+        self._area = area
         self._run_blocking = run_blocking
         self._on_wishes = on_wishes
         self._kept = trio.Event()
@@ -69,9 +72,10 @@ class Homing:
         if self._namespace.is_down:
             return True
         try:
-            contents = await self._run_blocking(left_behind, self._journal)
-            for content in contents:
-                if not content.problem and content.id not in self._given_up and not await self._is_settled(content):
+            for content in await self._run_blocking(left_behind, self._journal):
+                # What other processes left behind has an order among their other changes: a recovery's affair.
+                is_ours = content.staging.parent == self._area.directory and content.id not in self._given_up
+                if is_ours and not content.problem and not await self._is_settled(content):
                     return True
         except StorageError as error:
             if error.store == self._manager.profile:
