@@ -25,7 +25,8 @@ from tests.fuse.mounting import Mounted, file_store, unmount_whatever_is_left, w
 
 pytestmark = [pytest.mark.mount, pytest.mark.emulator]
 
-READ_DEADLINE = 8.0
+STORE_TIMEOUT, READ_DEADLINE = 4.0, 20.0
+"""Long enough for servers of a busy machine that are well."""
 OUTAGES: dict[str, Callable[[FaultProxy], object]] = {
     "503": lambda proxy: proxy.on(status(503)),
     "refused": FaultProxy.refuse,
@@ -66,7 +67,9 @@ class World:
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     server = request.getfixturevalue(f"{request.param}_server")
     bucket, proxy = server.new_bucket(), FaultProxy(server.url)
-    data = with_replicas(through(bucket, proxy), "near", store_timeout=1, read_deadline=READ_DEADLINE, metadata_ttl=1)
+    data = with_replicas(
+        through(bucket, proxy), "near", store_timeout=STORE_TIMEOUT, read_deadline=READ_DEADLINE, metadata_ttl=1
+    )
     data["retry"] = {"attempts": 2, "delay": 0.1}
     write_config(tmp_path, {"data": data, "near": file_store(tmp_path / "near")})
     m = Mounted(tmp_path)
@@ -92,7 +95,7 @@ def test_R8_W4_an_object_store_goes_away_in_every_way_and_comes_back(world: Worl
         begin(world.proxy)
         outage(world, way)
         world.proxy.heal()
-        wait_until(lambda: world.state() == "healthy", 10)
+        wait_until(lambda: world.state() == "healthy", 30)
         (m.path / f"after {way}").write_bytes(b"as ever")
         assert (m.path / f"uncopied {way}").read_bytes() == UNCOPIED
         expected = {f"written {way}": WRITTEN, f"after {way}": b"as ever"}
@@ -111,7 +114,7 @@ def outage(world: World, way: str) -> None:
     os.write(descriptor, WRITTEN)
     with refused_within(READ_DEADLINE):
         os.close(descriptor)
-    wait_until(lambda: world.state() == "degraded", 10)
+    wait_until(lambda: world.state() == "degraded")
     wait_until(lambda: world.kept() == 1)
     see_everything(m)
     if way == REMOUNTED_IN[world.kind]:

@@ -38,7 +38,7 @@ def stores(s3_server: S3Server, tmp_path: Path) -> Iterator[tuple[Mounted, dict[
             provider.put(key, body)
         provider.close()
     profiles = {name: through(bucket, proxies[name]) for name, bucket in buckets.items()}
-    profiles["data"] = with_replicas(profiles["data"], "near", store_timeout=STORE_TIMEOUT)
+    profiles["data"] = with_replicas(profiles["data"], "near", store_timeout=STORE_TIMEOUT, sibling_read_ahead=False)
     profiles["near"]["mscfs"] = {"store_timeout": STORE_TIMEOUT}
     write_config(tmp_path, profiles)
     m = Mounted(tmp_path)
