@@ -44,16 +44,17 @@ class KnownBase:
         self._place = place
 
     def _read(self) -> _Place | None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, RuntimeError, ValueError):
             device, inode = self._file().read_text().split()
             return int(device), int(inode)
         return None
 
     def _write(self, place: _Place) -> None:
         # Without a state directory this process alone remembers.
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):
             file = self._file()
             draft = file.with_name(f"{file.name}.{os.getpid()}")
+            draft.touch(mode=0o600)
             draft.write_text("{} {}".format(*place))
             draft.replace(file)
 
