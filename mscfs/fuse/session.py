@@ -233,6 +233,7 @@ async def _serve(
                     background.start_soon(parts.recorder.run)
                     background.start_soon(mount.loop_delay.run)
                     background.start_soon(parts.fetcher.sweep)
+                    background.start_soon(parts.namespace.sweep)
                     for service in services:
                         background.start_soon(service, mount)
 

@@ -334,13 +334,14 @@ class InodeTable:
             if not entries.references:
                 self.drop_if_idle(entries.directory)
 
-    def drop_if_idle(self, inode: Inode) -> None:
+    def drop_if_idle(self, inode: Inode, *, is_old: bool = False) -> None:
         """Remove what nothing refers to any more, and then its parent likewise.
 
-        What only the kernel refers to goes back to the columns, if they can tell everything about it.
+        What only the kernel refers to goes back to the columns, if they can tell everything about it: also when it was
+        vouched for, unless that `is_old`.
         """
         while inode is not self.root and not inode.is_needed and inode.number in self._inodes:
-            parent, slot = inode.parent, self._slot(inode)
+            parent, slot = inode.parent, self._slot(inode, is_old=is_old)
             if inode.lookups and slot is None:
                 return
             del self._inodes[inode.number]
@@ -366,7 +367,7 @@ class InodeTable:
         ordinal = bisect_left(entries.blocks, number >> BLOCK_BITS)
         return entries, ordinal << BLOCK_BITS | number & BLOCK - 1
 
-    def _slot(self, inode: Inode) -> int | None:
+    def _slot(self, inode: Inode, *, is_old: bool) -> int | None:
         """The slot that can take over for an inode without loss, if there is one."""
         place = self._place(inode.number)
         if place is None or inode.metadata is None or inode.parent is None:
@@ -378,7 +379,7 @@ class InodeTable:
             and inode.kind != stat.S_IFDIR
             and inode.staging is None
             and inode.overrides == NO_OVERRIDES
-            and inode.checked <= entries.moment(slot)
+            and (is_old or inode.checked <= entries.moment(slot))
         )
         return slot if can_take else None
 

@@ -31,6 +31,9 @@ from mscfs.vfs.recorder import Recorder
 from mscfs.vfs.transport import OnPage, Transport
 
 REMEMBERED_REMOVALS = 10_000
+SWEEP_SECONDS = 60.0
+SWEPT_AT_ONCE = 1000
+"""Inodes of which a sweep looks at so many before it lets others go on."""
 OUTAGE_TIMEOUT = 5.0
 """Seconds for which the kernel may believe what it is told while the primary is down, lest it outlives the outage."""
 
@@ -291,6 +294,19 @@ class Namespace:
     def is_empty_here(self, directory: Inode) -> bool:
         """Whether nothing that only this mount knows is in the directory."""
         return not any(is_local(child) for child in directory.children.values())
+
+    async def sweep(self) -> None:
+        """Keep no inode for what is believed no longer and only the kernel refers to (L4), until cancelled.
+
+        The kernel gives back what it was told of when its own memory gets short, and that may be never.
+        """
+        while True:
+            await trio.sleep(max(self.ttl, SWEEP_SECONDS))
+            for number, inode in enumerate(self.table):
+                if not number % SWEPT_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+                if not self._is_fresh(inode.checked):
+                    self.table.drop_if_idle(inode, is_old=True)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

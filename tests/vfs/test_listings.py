@@ -86,6 +86,31 @@ async def test_a_listed_name_needs_no_question_and_no_inode(tmp_path):
         w.fs.forget(found.number, 2)
 
 
+async def test_L4_names_asked_for_one_by_one_keep_no_inodes_once_they_are_believed_no_longer(
+    tmp_path, autojump_clock, monkeypatch
+):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        table = w.parts.namespace.table
+        fill(w, "", 5)
+        await names(w.fs)
+        monkeypatch.setattr(w.parts.namespace._foresight, "asked", lambda _: None)  # too large to be listed unasked
+        await trio.sleep(61)
+        w.parts.manager.primary.put("00001", b"another version")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.parts.namespace.sweep)
+            number = (await w.fs.lookup(ROOT, "00001")).number
+            handle, _ = await w.fs.open(number, os.O_RDONLY)
+            await trio.sleep(121)
+            assert len(table) == 2, "it is open"
+            await w.fs.release(handle)
+            assert len(table) == 2, "more is known of it than from the listing"
+            await trio.sleep(121)
+            assert len(table) == 1
+            nursery.cancel_scope.cancel()
+        assert (await w.fs.lookup(ROOT, "00001")).number == number
+        assert await read_file(w.fs, number) == b"another version"
+
+
 async def test_R2_absence_is_believed_for_the_ttl_of_a_listing(tmp_path, autojump_clock):
     async with world(tmp_path, metadata_ttl=60) as w:
         assert await names(w.fs) == []
