@@ -49,6 +49,7 @@ def register(
     )
     path = runtime_directory() / f"{os.getpid()}.mount"
     fresh = path.with_suffix(".new")
+    fresh.touch(0o600)
     fresh.write_text(json.dumps(msgspec.to_builtins(record)))
     fresh.replace(path)
     return record
