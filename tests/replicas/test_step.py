@@ -375,6 +375,42 @@ def test_W8_a_crash_and_an_event_at_any_two_points_are_never_served(
             assert stores.read() == present
 
 
+def another_then_overwrite(stores: Stores) -> None:
+    """As the next ones: another mount of the profile does the same work, at the worst moment."""
+    stores.step()
+    overwrite(stores)
+
+
+def overwrite_then_another(stores: Stores) -> None:
+    overwrite(stores)
+    stores.step()
+
+
+def delete_then_pruned(stores: Stores) -> None:
+    delete(stores)
+    stores.step(delete=True)
+
+
+def pruned_and_made_anew(stores: Stores) -> None:
+    delete_then_pruned(stores)
+    overwrite(stores)
+
+
+@pytest.mark.parametrize(
+    "event", [another_then_overwrite, overwrite_then_another, delete_then_pruned, pruned_and_made_anew]
+)
+def test_W8_two_mounts_that_copy_and_prune_one_key(tmp_path: Path, event: Callable[[Stores], None]) -> None:
+    (tmp_path / "count").mkdir()
+    steps = count_steps(tmp_path / "count", None)
+    for number in range(steps):
+        (tmp_path / str(number)).mkdir()
+        stores = prepare(tmp_path / str(number), None)
+        stores.script.actions[number] = lambda stores=stores: event(stores)  # type: ignore[misc]
+        if stores.step().outcome == "fresh" or number == steps - 1:
+            stores.step()  # the event came after the last look, and makes a wish of its own
+        settled(stores, None)
+
+
 class TestTwoAtOnce:
     def test_two_steps_for_one_key_and_an_overwrite_end_with_the_newest(self, tmp_path: Path) -> None:
         """The one that read the old version writes last, and looks again."""
