@@ -212,6 +212,14 @@ class Scripted(StorageProvider):
         self._begin("set_posix_attributes", key)
         return self._told(self.inner.set_posix_attributes(key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns))
 
+    def xattrs(self, key: str) -> Mapping[str, bytes]:
+        self._begin("xattrs", key)
+        return self.inner.xattrs(key)
+
+    def set_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        self._begin("set_xattrs", key)
+        self.inner.set_xattrs(key, xattrs)
+
     def probe(self) -> None:
         self._begin("probe", "")
         self.inner.probe()

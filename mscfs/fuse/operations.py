@@ -274,32 +274,38 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        """`user.mscfs.*`; nothing else is kept."""
-        if not name.startswith(OURS):
+        """`user.*`; nothing else is kept."""
+        if not name.startswith(b"user."):
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)  # the kernel asks for capabilities at each write
-        value = await self._xattrs.get(self._filesystem.key_of(inode), to_name(name))
+        if name.startswith(OURS):
+            value = await self._xattrs.get(self._filesystem.key_of(inode), to_name(name))
+        else:
+            value = (await self._filesystem.xattrs(inode)).get(to_name(name))
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return value
 
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        """The names of `user.mscfs.*`."""
-        return self._xattrs.names(self._filesystem.key_of(inode))
+        """The names of `user.*`, ours among them."""
+        theirs = await self._filesystem.xattrs(inode)
+        return [*map(to_bytes, sorted(theirs)), *self._xattrs.names(self._filesystem.key_of(inode))]
 
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """Not kept: ENOTSUP. `user.mscfs.*` is taken and ignored: tools that copy attributes bring it along."""
+        """`user.*`; others are ENOTSUP. `user.mscfs.*` is ignored: tools that copy attributes bring it along."""
         if self._read_only:
             raise ReadOnlyError("the mount is read-only")
         if not name.startswith(OURS):
-            raise pyfuse3.FUSEError(errno.ENOTSUP)
+            await self._filesystem.set_xattr(inode, to_name(name), bytes(value))
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """Nothing is kept that could be removed. `user.mscfs.*` stays, as rsync -X takes away what its source lacks."""
-        if not name.startswith(OURS):
+        """`user.*`. `user.mscfs.*` stays, as rsync -X takes away what its source lacks."""
+        if not name.startswith(b"user."):
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        if not name.startswith(OURS):
+            await self._filesystem.set_xattr(inode, to_name(name), None)
 
 
 def _owner(ctx: pyfuse3.RequestContext) -> Owner:

@@ -347,6 +347,14 @@ class StorageProvider(ABC):
         """Keep attributes with the object or directory (capability `posix_attributes`)."""
         raise UnsupportedError("this store keeps no file attributes", store=self.profile, key=key)
 
+    def xattrs(self, key: str) -> Mapping[str, bytes]:
+        """The extended attributes `user.*` of a file or directory, our own left out (capability `posix_attributes`)."""
+        raise UnsupportedError("this store keeps no extended attributes", store=self.profile, key=key)
+
+    def set_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        """Make these all extended attributes of a file or directory."""
+        raise UnsupportedError("this store keeps no extended attributes", store=self.profile, key=key)
+
     def space(self) -> Space | None:
         """Room of the store; None where it has no bound worth telling."""
         return None

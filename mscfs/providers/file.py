@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from mscfs.providers.file_listing import entries, pages, walk
 from mscfs.providers.file_metadata import describe, describe_path, read_metadata, type_of, write_metadata
 from mscfs.providers.file_reader import FileReader
 from mscfs.providers.file_upload import FileUpload
+from mscfs.providers.file_xattrs import read_xattrs, write_xattrs
 from mscfs.providers.page import Page
 from mscfs.providers.sources import read_pieces
 from mscfs.types import STAMP_KEY, ByteRange, ObjectMetadata, Version
@@ -335,19 +336,9 @@ class FileProvider(StorageProvider):
         modified_ns: int | None = None,
     ) -> ObjectMetadata:
         """chmod, chown and utimensat of a file or directory (`""` is the base)."""
-        path = key.removesuffix("/")
-        if path:
-            self._check(path)
-        with (
-            storage_errors(store=self.profile, key=key),
-            self._base() as base,
-            closing(base.open_path(path, follow=False) if path else os.dup(base.descriptor)) as place,
-        ):
-            status = os.fstat(place)
-            if type_of(status) is None or (key.endswith("/") and not stat.S_ISDIR(status.st_mode)):
-                raise NotFoundError("no such file", store=self.profile, key=key)
+        with self._place(key) as place:
             # The magic link stands for what was opened, also for a symbolic link itself.
-            name = f"/proc/self/fd/{place}"
+            name, status = f"/proc/self/fd/{place}", os.fstat(place)
             if uid is not None or gid is not None:
                 os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid)
             if mode is not None and not stat.S_ISLNK(status.st_mode):
@@ -355,6 +346,16 @@ class FileProvider(StorageProvider):
             if modified_ns is not None:
                 os.utime(name, ns=(status.st_atime_ns, modified_ns))
             return describe_path(key, place)
+
+    def xattrs(self, key: str) -> Mapping[str, bytes]:
+        """Of the file itself; none where the file system has none."""
+        with self._place(key) as place:
+            return read_xattrs(f"/proc/self/fd/{place}")
+
+    def set_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        """One after the other: a crash in between leaves some of them."""
+        with self._place(key) as place:
+            write_xattrs(f"/proc/self/fd/{place}", xattrs)
 
     def probe(self) -> None:
         """Whether the base is there."""
@@ -372,6 +373,22 @@ class FileProvider(StorageProvider):
 
     def _base(self) -> AbstractContextManager[Base]:
         return Base.opened(self._path, store=self.profile, check=self._known_base.check)
+
+    @contextmanager
+    def _place(self, key: str) -> Iterator[int]:
+        """An O_PATH descriptor of a file, link or directory (`""` is the base)."""
+        path = key.removesuffix("/")
+        if path:
+            self._check(path)
+        with (
+            storage_errors(store=self.profile, key=key),
+            self._base() as base,
+            closing(base.open_path(path, follow=False) if path else os.dup(base.descriptor)) as place,
+        ):
+            status = os.fstat(place)
+            if type_of(status) is None or (key.endswith("/") and not stat.S_ISDIR(status.st_mode)):
+                raise NotFoundError("no such file", store=self.profile, key=key)
+            yield place
 
     def _check(self, key: str) -> None:
         check_path(key, store=self.profile)

@@ -21,6 +21,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.providers.beneath import DRAFT_PREFIX, DRAFT_SUFFIX, is_draft, locked
+from mscfs.providers.file_xattrs import copy_xattrs
 from mscfs.types import Version, representable
 
 COARSEST_TIME = 2_000_000_000
@@ -72,6 +73,7 @@ class Draft:
                 fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if self.replaced is not None:
                 _keep_owner_and_mode(self.descriptor, self.replaced)
+                copy_xattrs(directory, name, self.descriptor)
         except BaseException:
             self.close()
             raise

@@ -225,6 +225,12 @@ class RetryingProvider(StorageProvider):
             lambda: self.inner.set_posix_attributes(key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns)
         )
 
+    def xattrs(self, key: str) -> Mapping[str, bytes]:
+        return self.read(lambda: self.inner.xattrs(key))
+
+    def set_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        self.change(lambda: self.inner.set_xattrs(key, xattrs))
+
     def close(self) -> None:
         self.inner.close()
 

@@ -403,6 +403,14 @@ class ReplicaManager(StorageProvider):
             self._replicate(written)
         return written
 
+    def xattrs(self, key: str) -> Mapping[str, bytes]:
+        """The primary's word: replicas have none of them."""
+        return self._of_primary(lambda primary: primary.xattrs(key), key)
+
+    def set_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        """Set them on the primary."""
+        self.primary.set_xattrs(key, xattrs)
+
     def decides_conditions(self) -> bool:
         """Of the primary."""
         return self.primary.decides_conditions()

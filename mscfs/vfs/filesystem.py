@@ -15,6 +15,7 @@ from mscfs.vfs.files import Files
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.moves import RENAME_NOREPLACE, Moves
 from mscfs.vfs.names import Names
+from mscfs.vfs.xattrs import Xattrs
 
 __all__ = ["RENAME_NOREPLACE", "Change", "Filesystem", "Owner"]
 
@@ -22,7 +23,7 @@ UPLOADS_AT_ONCE = 8
 """When the mount ends."""
 
 
-class Filesystem(Names, Moves, Files):
+class Filesystem(Names, Moves, Files, Xattrs):
     """See the module. One trio task for each call; calls on one inode that change it take turns."""
 
     async def space(self) -> Space | None:

@@ -88,11 +88,10 @@ class AttributeSaver:
         return with_kept({}, Kept(mode, uid, gid), directory=True, dialect=self._dialect) if self.keeps else None
 
     def check_room(self, inode: Inode, xattrs: Mapping[str, bytes]) -> None:
-        """Raise OSError ENOSPC for what the store could not keep with an object."""
-        if self.keeps:
-            known = (inode.metadata.metadata if inode.metadata is not None else None) or {}
-            kept = with_kept(known, inode.overrides.kept, directory=inode.is_directory, dialect=self._dialect)
-            check_room(with_xattrs(kept, xattrs), self._dialect)
+        """Raise OSError ENOSPC for what the store could not keep with an object, whether it is going to or not."""
+        known = (inode.metadata.metadata if inode.metadata is not None else None) or {}
+        kept = with_kept(known, inode.overrides.kept, directory=inode.is_directory, dialect=self._dialect)
+        check_room(with_xattrs(kept, xattrs), self._dialect)
 
     def stored(self, inode: Inode) -> None:
         """The store told the inode's new metadata. What was set meanwhile is told to it later."""

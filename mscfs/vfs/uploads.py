@@ -110,6 +110,7 @@ class Uploads:
         if inode.overrides.any and self._manager.capabilities.posix_attributes:
             written = await self._run_blocking(self._keep_attributes, key, inode.overrides)
             staging.base = written.version
+            inode.overrides.xattrs = None
         await self._finish(staging, written)
         staging.uploaded(written.version, changes)
         self._namespace.changed(inode, written)
@@ -155,6 +156,8 @@ class Uploads:
         return self._saver.for_upload(inode, metadata or {}, with_time=with_time)
 
     def _keep_attributes(self, key: str, overrides: Overrides) -> ObjectMetadata:
+        if overrides.xattrs is not None:
+            self._manager.primary.set_xattrs(key, overrides.xattrs)
         return self._manager.primary.set_posix_attributes(
             key,
             mode=overrides.mode,

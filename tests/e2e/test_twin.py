@@ -45,6 +45,8 @@ sizes = st.sampled_from([0, 3, 5000, 200_000])
 modes = st.sampled_from([0o644, 0o600, 0o755, 0o700, 0o000, 0o777, 0o1777, 0o4755, 0o2755, 0o444])
 times = st.sampled_from([0, 1_500_000_000, 500_000_000_123_456_789])
 owners = st.sampled_from([-1, 61000, 61001, 61002])
+xattrs = st.sampled_from(["user.twin", "user.twin", "user.other", "user.ü x"])
+xattr_flags = st.sampled_from([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE])
 flags = st.builds(
     lambda access, extra: access | extra,
     st.sampled_from([os.O_RDONLY, os.O_WRONLY, os.O_RDWR]),
@@ -97,10 +99,13 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "listdir": (paths,),
     "rewinddir": (paths,),
     "statvfs": (paths,),
-    "setxattr": (paths, st.binary(max_size=5)),
-    "getxattr": (paths,),
-    "removexattr": (paths,),
+    "setxattr": (paths, xattrs, st.binary(max_size=5), xattr_flags),
+    "getxattr": (paths, xattrs),
+    "removexattr": (paths, xattrs),
     "listxattr": (paths,),
+    "fsetxattr": (files, xattrs, st.binary(max_size=5), xattr_flags),
+    "fgetxattr": (files, xattrs),
+    "flistxattr": (files,),
 }
 # What makes things comes more often than what looks at them, or most calls would find nothing.
 OFTEN = [
@@ -131,16 +136,26 @@ FURNITURE: list[tuple[str, int, tuple[Any, ...]]] = [
 """So that most calls find something."""
 
 
-@pytest.fixture(params=["file", "s3"])
+SERVERS = {"s3": "s3_server", "gcs": "gcs_server", "azure": "azure_server"}
+PLACES = {
+    "file": 1.0,
+    "s3": 1.0,
+    "s3, preserve_attributes": 1.0,
+    "gcs, preserve_attributes": 0.4,
+    "azure, preserve_attributes": 0.4,
+}
+"""Where the twins are, and how many of the examples are tried there."""
+
+
+@pytest.fixture(params=PLACES)
 def mounted(request: pytest.FixtureRequest) -> Iterator[Mounted]:
     # Not below pytest's directory, which only root may enter.
     root = Path(tempfile.mkdtemp(prefix="mscfs-twin-"))
     root.chmod(0o755)
-    if request.param == "file":
-        profile = file_store(root / "primary")
-    else:
-        profile = request.getfixturevalue("s3_server").new_bucket()
-    write_config(root, {"data": profile})
+    store, _, option = request.param.partition(", ")
+    server = request.getfixturevalue(SERVERS[store]) if store in SERVERS else None
+    profile = server.new_bucket() if server is not None else file_store(root / "primary")
+    write_config(root, {"data": profile | {"mscfs": {option: True} if option else {}}})
     mounted = Mounted(root)
     mounted.mount("-o", "allow_other")
     yield mounted
@@ -148,12 +163,13 @@ def mounted(request: pytest.FixtureRequest) -> Iterator[Mounted]:
     shutil.rmtree(root)
 
 
-def test_a_mount_behaves_as_a_local_directory(mounted: Mounted) -> None:
+def test_a_mount_behaves_as_a_local_directory(mounted: Mounted, request: pytest.FixtureRequest) -> None:
+    share = PLACES[request.node.callspec.params["mounted"]]
     local, numbers = mounted.root / "local", itertools.count()
     local.mkdir()
     with two_users() as users:
 
-        @SETTINGS
+        @settings(SETTINGS, max_examples=int(share * (EXAMPLES or 25)))
         @given(st.lists(calls, min_size=5, max_size=40))
         def same(script: list[tuple[str, int, tuple[Any, ...]]]) -> None:
             twins = [directory / str(next(numbers)) for directory in (local, mounted.path)]

@@ -620,6 +620,28 @@ class CopyAndDeleteContract:
             provider.set_metadata("k", {"a": "1"})
         assert not exists(provider, "k")
 
+    def test_W9_xattrs_are_kept_where_attributes_are(self, provider: StorageProvider) -> None:
+        provider.put("d/k", BODY)
+        if not provider.capabilities.posix_attributes:
+            with pytest.raises(UnsupportedError):
+                provider.xattrs("d/k")
+            with pytest.raises(UnsupportedError):
+                provider.set_xattrs("d/k", {})
+            return
+        for key in ("d/k", "d/", ""):
+            assert provider.xattrs(key) == {}
+            provider.set_xattrs(key, {"user.a": b"1", "user.b": b"\0\xff"})
+            assert provider.xattrs(key) == {"user.a": b"1", "user.b": b"\0\xff"}
+            provider.set_xattrs(key, {"user.b": b"2"})
+            assert provider.xattrs(key) == {"user.b": b"2"}
+        provider.set_metadata("d/k", {"m": "1"})
+        provider.put("d/k", b"other", metadata={"m": "2"})
+        assert provider.xattrs("d/k") == {"user.b": b"2"}
+        provider.set_xattrs("d/k", {})
+        assert provider.head("d/k").metadata == {"m": "2"}
+        with pytest.raises(NotFoundError):
+            provider.xattrs("none")
+
     def test_symlink_is_an_object_of_its_own_type(self, provider: StorageProvider) -> None:
         provider.put("target", b"1")
         for key, target in (("link", "target"), ("d/odd", "../a b/%é\n;=,"), ("dangling", "/no/such")):

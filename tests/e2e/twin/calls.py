@@ -150,9 +150,8 @@ def unnamed(side: Side, path: str) -> None:
     os.close(os.open(side.at(path), os.O_TMPFILE | os.O_RDWR, 0o600))
 
 
-def set_xattr(side: Side, path: str, value: bytes) -> None:
-    os.setxattr(side.at(path), "user.twin", value)
-    side.undo = "removexattr", path
+def list_xattrs(found: list[str]) -> list[str]:
+    return sorted(name for name in found if name.startswith("user."))
 
 
 def list_directory(side: Side, path: str) -> list[tuple[str, bool]]:
@@ -221,10 +220,13 @@ CALLS: dict[str, Callable[..., Any]] = {
     "listdir": list_directory,
     "rewinddir": list_again,
     "statvfs": lambda side, path: os.statvfs(side.at(path)).f_namemax,
-    "setxattr": set_xattr,
-    "getxattr": lambda side, path: os.getxattr(side.at(path), "user.twin"),
-    "removexattr": lambda side, path: os.removexattr(side.at(path), "user.twin"),
-    "listxattr": lambda side, path: sorted(name for name in os.listxattr(side.at(path)) if name.startswith("user.")),
+    "setxattr": lambda side, path, name, value, flags: os.setxattr(side.at(path), name, value, flags),
+    "getxattr": lambda side, path, name: os.getxattr(side.at(path), name),
+    "removexattr": lambda side, path, name: os.removexattr(side.at(path), name),
+    "listxattr": lambda side, path: list_xattrs(os.listxattr(side.at(path))),
+    "fsetxattr": lambda side, file, name, value, flags: os.setxattr(side.files[file], name, value, flags),
+    "fgetxattr": lambda side, file, name: os.getxattr(side.files[file], name),
+    "flistxattr": lambda side, file: list_xattrs(os.listxattr(side.files[file])),
 }
 
 

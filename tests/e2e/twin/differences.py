@@ -29,7 +29,6 @@ DIFFERENCES = [
     Difference("Pipes, sockets and devices cannot be made: `mkfifo` is EPERM.", refused("mkfifo", "EPERM")),
     Difference("`renameat2` with RENAME_EXCHANGE is EINVAL.", refused("exchange", "EINVAL")),
     Difference("Files cannot be made without a name: O_TMPFILE is ENOTSUP.", refused("tmpfile", "ENOTSUP")),
-    Difference("Extended attributes cannot be set: `setxattr` is ENOTSUP.", refused("setxattr", "ENOTSUP")),
     Difference(
         "A directory's link count is 1, as on btrfs, and its size 0.",
         lambda name, local, mount: (
@@ -43,7 +42,7 @@ DIFFERENCES = [
     Difference(
         "`listxattr` names the attributes `user.mscfs.*`.",
         lambda name, local, mount: (
-            name == "listxattr"
+            name in {"listxattr", "flistxattr"}
             and not local.error
             and set(local.value) == {key for key in mount.value or () if not key.startswith("user.mscfs.")}
         ),
