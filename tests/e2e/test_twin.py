@@ -164,6 +164,7 @@ def mounted(request: pytest.FixtureRequest) -> Iterator[Mounted]:
 
 
 def test_a_mount_behaves_as_a_local_directory(mounted: Mounted, request: pytest.FixtureRequest) -> None:
+    takes_line_breaks = not request.node.callspec.params["mounted"].startswith(("gcs", "azure"))  # N3
     share = PLACES[request.node.callspec.params["mounted"]]
     local, numbers = mounted.root / "local", itertools.count()
     local.mkdir()
@@ -181,13 +182,18 @@ def test_a_mount_behaves_as_a_local_directory(mounted: Mounted, request: pytest.
                 user.begin(*twins)
             made: list[str] = []
             script = [*FURNITURE, *script]
-            for name, who, arguments in script:
+            for name, who, given_arguments in script:
+                arguments = given_arguments if takes_line_breaks else without_line_breaks(given_arguments)
                 made.append(f"user {who}: {name}{arguments}")
                 here, there = users[who].call(name, *arguments)
                 assert there == here, "\n".join([*made, f"local: {here}"[:500], f"mount: {there}"[:500]])
             assert contents(twins[1]) == contents(twins[0]), "\n".join(made)
 
         same()
+
+
+def without_line_breaks(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(one.replace("\n", "") if isinstance(one, str) else one for one in arguments)
 
 
 def contents(root: Path) -> dict[str, object]:

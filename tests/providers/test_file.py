@@ -561,7 +561,7 @@ class TestAttributes:
         assert stat.S_IMODE((base / "d").stat().st_mode) == 0o750
         assert stat.S_IMODE((base / "e").stat().st_mode) == 0o750
 
-    def test_an_overwritten_file_keeps_mode_and_owner_but_no_metadata(
+    def test_an_overwritten_file_keeps_mode_owner_and_xattrs_but_no_metadata(
         self, provider: StorageProvider, base: Path
     ) -> None:
         provider.put("k", b"1", metadata={"a": "b"})
@@ -574,7 +574,7 @@ class TestAttributes:
         assert stat.S_IMODE(status.st_mode) == 0o701
         if os.geteuid() == 0:
             assert (status.st_uid, status.st_gid) == (1234, 4321)
-        assert os.listxattr(base / "k") == []
+        assert os.listxattr(base / "k") == ["user.other"]
 
     def test_a_secret_file_is_secret_while_it_is_replaced(self, provider: StorageProvider, base: Path) -> None:
         provider.put("k", b"1")

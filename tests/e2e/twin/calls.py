@@ -150,6 +150,13 @@ def unnamed(side: Side, path: str) -> None:
     os.close(os.open(side.at(path), os.O_TMPFILE | os.O_RDWR, 0o600))
 
 
+def allocate(side: Side, file: int, offset: int, size: int) -> None:
+    descriptor = side.files[file]
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        return  # one of the differences, and what the local directory does cannot be taken back
+    os.posix_fallocate(descriptor, offset, size)
+
+
 def list_xattrs(found: list[str]) -> list[str]:
     return sorted(name for name in found if name.startswith("user."))
 
@@ -190,7 +197,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "fstat": lambda side, file: _without_links(os.fstat(side.files[file])),
     "fchmod": lambda side, file, mode: os.fchmod(side.files[file], mode),
     "futimens": lambda side, file, when: os.utime(side.files[file], ns=(when, when)),
-    "fallocate": lambda side, file, offset, size: os.posix_fallocate(side.files[file], offset, size),
+    "fallocate": allocate,
     "flock": lambda side, file, how: fcntl.flock(side.files[file], how | fcntl.LOCK_NB),
     "lockf": lock_region,
     "mmap": write_mapped,
