@@ -8,6 +8,7 @@ import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -395,7 +396,9 @@ class InodeTable:
         if inode.metadata is None:
             self._drop_slot(entries, slot)
             return
-        entries.put(slot, to_entry(inode.metadata, name, links=False))
+        # What user metadata told once may not be true of a new time: the object is asked again.
+        metadata = replace(inode.metadata, metadata=None) if inode.told == float("-inf") else inode.metadata
+        entries.put(slot, to_entry(metadata, name, links=False))
         if own is not None:
             entries.cached[slot] = inode.cached_version == inode.metadata.version.token
             if inode.lookups:

@@ -246,7 +246,10 @@ async def test_W9_nobody_believes_what_was_only_listed(tmp_path, monkeypatch):
         assert stat.S_IMODE((await w.fs.told_attributes(listed.number)).mode) == 0o600
 
 
-async def test_W9_R2_new_metadata_are_seen_although_the_version_is_the_same(tmp_path, monkeypatch, autojump_clock):
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_W9_R2_new_metadata_are_seen_although_the_version_is_the_same(
+    tmp_path, monkeypatch, autojump_clock, is_closed
+):
     """As on S3, where the tag is a hash of the content."""
     async with keeping(tmp_path, metadata_ttl=60) as w:
         primary = w.parts.manager.primary
@@ -261,9 +264,13 @@ async def test_W9_R2_new_metadata_are_seen_although_the_version_is_the_same(tmp_
             primary.set_metadata(name, {"mode": "0100640"})
         await trio.sleep(61)
         await names(w.fs)
+        if is_closed:
+            await w.fs.release(handle)
+            forget_all(w)
         for name in ("a", "b"):
             assert stat.S_IMODE((await w.fs.lookup(ROOT, name)).mode) == 0o640
-        await w.fs.release(handle)
+        if not is_closed:
+            await w.fs.release(handle)
 
 
 async def test_W9_directories_keep_attributes_in_their_markers(tmp_path, monkeypatch, autojump_clock):
