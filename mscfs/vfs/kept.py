@@ -142,7 +142,8 @@ def _time(text: str) -> int | None:
     except ValueError:
         return None
     found = to_ns(moment) + _fraction(told[2])
-    return found if 0 <= found <= _LATEST_NS else None
+    # The latest of all is what any later one becomes.
+    return found if 0 <= found < _LATEST_NS else None
 
 
 def _fraction(digits: str | None) -> int:
