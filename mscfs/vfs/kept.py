@@ -25,6 +25,7 @@ CONTENT_KEYS = frozenset({"mtime", "md5chksum", "goog-reserved-file-mtime"})
 _ATTRIBUTE_KEYS = frozenset({"mode", "uid", "gid", "mtime", "goog-reserved-file-mtime", "xattr"})
 _SECOND = 1_000_000_000
 _LATEST_NS = (1 << 63) - 1
+_LATEST = from_ns(_LATEST_NS)
 _LARGEST_ID = (1 << 32) - 2
 _FORMATS = {False: stat.S_IFREG, True: stat.S_IFDIR}
 _NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
@@ -141,9 +142,10 @@ def _time(text: str) -> int | None:
         moment = datetime.fromisoformat(told[1] + told[3])
     except ValueError:
         return None
+    if moment > _LATEST:
+        return None
     found = to_ns(moment) + _fraction(told[2])
-    # The latest of all is what any later one becomes.
-    return found if 0 <= found < _LATEST_NS else None
+    return found if 0 <= found <= _LATEST_NS else None
 
 
 def _fraction(digits: str | None) -> int:
