@@ -59,6 +59,7 @@ QUIET = frozenset(
         errno.ENOTDIR,
         errno.EROFS,
         errno.ENAMETOOLONG,
+        errno.ENOTSUP,  # attributes that tools which copy all of them bring along
     }
 )
 """Answers every program expects now and then."""
