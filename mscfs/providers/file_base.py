@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,10 +54,10 @@ class KnownBase:
         # Without a state directory this process alone remembers.
         with suppress(OSError, RuntimeError):
             file = self._file()
-            draft = file.with_name(f"{file.name}.{os.getpid()}")
-            draft.touch(mode=0o600)
-            draft.write_text("{} {}".format(*place))
-            draft.replace(file)
+            descriptor, draft = tempfile.mkstemp(dir=file.parent)  # of a name of its own, and 0600
+            with os.fdopen(descriptor, "w") as writer:
+                writer.write("{} {}".format(*place))
+            Path(draft).replace(file)
 
     def _file(self) -> Path:
         return private(state_directory() / "bases") / digest(self._path)

@@ -20,7 +20,7 @@ from mscfs.providers.base import StorageProvider
 from mscfs.providers.registry import open_provider
 from tests.emulators.fault_proxy import FaultProxy, through
 from tests.emulators.faults import deaf_to
-from tests.fuse.mounting import Mounted, file_store, unmount_whatever_is_left, write_config
+from tests.fuse.mounting import Mounted, file_store, unmount_whatever_is_left, wait_until, write_config
 
 pytestmark = [pytest.mark.mount, pytest.mark.emulator]
 
@@ -133,6 +133,7 @@ def the_second_close_is_estale_and_loses_nothing(hosts: Hosts) -> None:
     assert error.value.errno == errno.ESTALE
     assert hosts.content("both") == b"FIRSTersion that both opened"
     # On the host that lost, which may go on, be unmounted or crash: the content is in somebody's hands.
+    wait_until(lambda: len(recover(hosts.other, "list")) == 1)  # the kernel tells of the last close() afterwards
     (entry,) = recover(hosts.other, "list")
     assert (entry["key"], Path(entry["file"]).read_bytes()) == ("both", b"SECONDrsion that both opened")
     (refusal,) = recover(hosts.other, "upload", entry["id"])

@@ -298,13 +298,17 @@ class Mounts(RuleBasedStateMachine):
         node.is_detached = self.hosts[at].fs.handles.file(handle).inode.detached
 
     @rule(data=st.data(), size=sizes)
-    def truncate(self, data: st.DataObject, size: int) -> None:
+    def ftruncate(self, data: st.DataObject, size: int) -> None:
         chosen = self.some_handle(data, writable=True)
         if chosen is None:
             return
         at, handle, node, _ = chosen
+
+        async def ftruncate() -> None:
+            await self.hosts[at].fs.set_attributes(node.number, Change(size=size), by_handle=True)
+
         try:
-            self.ask(at, self.hosts[at].fs.set_attributes, node.number, Change(size=size))
+            self.ask(at, ftruncate)
         except OSError as error:
             assert node.staged is None
             self.fails_rightly(error, may_be_gone=not self.is_sure(node))
