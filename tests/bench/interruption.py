@@ -20,12 +20,12 @@ _PATIENCE = 20.0
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the benchmark as Ctrl-C does."""
+    """SIGTERM and SIGHUP end the benchmark as Ctrl-C does, which a shell lets its background processes ignore."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
