@@ -99,7 +99,7 @@ class Database:
                 f"{self._what} was written by a newer mscfs (format {found}; this one knows"
                 f" {self._version}): upgrade mscfs on this node"
             )
-        connection.execute("PRAGMA journal_mode = WAL")
+        _patiently(connection, "PRAGMA journal_mode = WAL")  # two that make a new one are told at once that it is locked
         connection.execute("PRAGMA synchronous = FULL")
         if found < self._version:
             connection.executescript(f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {self._version}; COMMIT;")
