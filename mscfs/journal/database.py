@@ -99,7 +99,8 @@ class Database:
                 f"{self._what} was written by a newer mscfs (format {found}; this one knows"
                 f" {self._version}): upgrade mscfs on this node"
             )
-        _patiently(connection, "PRAGMA journal_mode = WAL")  # two that make a new one are told at once that it is locked
+        # Who makes a new one at the same time as another is told at once that it is locked, whatever the time-out.
+        _patiently(connection, "PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         if found < self._version:
             connection.executescript(f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {self._version}; COMMIT;")
