@@ -41,6 +41,14 @@ def private(path: Path) -> Path:
     return path
 
 
+def write_private(path: Path, text: str) -> None:
+    """Give a file this content at once, whatever it was before and whoever else does so; 0600 whatever the umask."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "w") as writer:
+        writer.write(text)
+    Path(draft).replace(path)
+
+
 def digest(*parts: str) -> str:
     """Sixteen hex digits that stand for some strings in file names."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -61,6 +61,9 @@ STAMP_KEY = "mscfsversion"
 CLAIM_KEY = "mscfsclaim"
 """User-metadata key of an empty object by which somebody took a name for himself: it tells whose request made it."""
 
+OWN_XATTRS = "user.mscfs."
+"""Prefix of the extended attributes that mscfs has for itself, on files of a store and on those of a mount."""
+
 SYMLINK_KEY = "mscfssymlink"
 """User-metadata key of a symbolic link's percent-encoded target; the object's body is empty."""
 
@@ -133,9 +136,9 @@ class ObjectMetadata:
         return self.type == "directory"
 
 
-def users_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """User metadata of an object without what only its present content has."""
-    return {name: value for name, value in (metadata or {}).items() if name not in {CLAIM_KEY, STAMP_KEY}}
+def is_user_xattr(name: str) -> bool:
+    """Whether an extended attribute is one that programs may set."""
+    return name.startswith("user.") and not name.startswith(OWN_XATTRS) and "\0" not in name
 
 
 def to_ns(moment: datetime) -> int:

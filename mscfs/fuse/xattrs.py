@@ -7,11 +7,11 @@ import json
 from mscfs.errors import NotFoundError, StorageError
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.placement import Placement, locate
+from mscfs.types import OWN_XATTRS
 from mscfs.vfs.paths import to_bytes
 from mscfs.vfs.transport import RunBlocking
 
-PREFIX = "user.mscfs."
-OURS = to_bytes(PREFIX)
+OURS = to_bytes(OWN_XATTRS)
 EVERYWHERE = ("profile", "key")
 FILES_ONLY = ("source", "version", "replicas")
 
@@ -30,13 +30,13 @@ class XattrReader:
     def names(self, key: str) -> list[bytes]:
         """The names a file or directory has."""
         names = EVERYWHERE if _is_directory(key) else EVERYWHERE + FILES_ONLY
-        return [to_bytes(PREFIX + name) for name in names]
+        return [to_bytes(OWN_XATTRS + name) for name in names]
 
     async def get(self, key: str, name: str) -> bytes | None:
         """One value; None when there is no such attribute."""
-        if not name.startswith(PREFIX):
+        if not name.startswith(OWN_XATTRS):
             return None
-        name = name.removeprefix(PREFIX)
+        name = name.removeprefix(OWN_XATTRS)
         if name == "profile":
             return to_bytes(self._manager.profile)
         if name == "key":

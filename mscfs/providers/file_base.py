@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from mscfs.directories import digest, private, state_directory
+from mscfs.directories import digest, private, state_directory, write_private
 from mscfs.errors import StoreMissingError
 
 _Place = tuple[int, int]
@@ -53,11 +52,7 @@ class KnownBase:
     def _write(self, place: _Place) -> None:
         # Without a state directory this process alone remembers.
         with suppress(OSError, RuntimeError):
-            file = self._file()
-            descriptor, draft = tempfile.mkstemp(dir=file.parent)  # of a name of its own, and 0600
-            with os.fdopen(descriptor, "w") as writer:
-                writer.write("{} {}".format(*place))
-            Path(draft).replace(file)
+            write_private(self._file(), "{} {}".format(*place))
 
     def _file(self) -> Path:
         return private(state_directory() / "bases") / digest(self._path)

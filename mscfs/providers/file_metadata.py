@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping
 
 from mscfs.providers.file_draft import COARSEST_TIME, version_of
-from mscfs.types import STAMP_KEY, ObjectMetadata, ObjectType, Version, from_ns
+from mscfs.types import OWN_XATTRS, STAMP_KEY, ObjectMetadata, ObjectType, Version, from_ns
 
-ATTRIBUTE = "user.mscfs.metadata"
+ATTRIBUTE = f"{OWN_XATTRS}metadata"
 _NO_ATTRIBUTES = frozenset({errno.ENOTSUP, errno.ENOSYS})
 _SECOND = 1_000_000_000
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 
-_PREFIX = "user."
-_OURS = "user.mscfs."
+from mscfs.types import is_user_xattr
+
 _NONE = frozenset({errno.ENOTSUP, errno.ENOSYS})
 
 
@@ -22,7 +22,7 @@ def read_xattrs(file: int | str) -> dict[str, bytes]:
         raise
     found = {}
     for name in names:
-        if name.startswith(_PREFIX) and not name.startswith(_OURS):
+        if is_user_xattr(name):
             with suppress(OSError):  # removed meanwhile
                 found[name] = os.getxattr(file, name)
     return found

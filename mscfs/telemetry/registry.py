@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from mscfs.directories import runtime_directory
+from mscfs.directories import runtime_directory, write_private
 from mscfs.journal import is_alive, process_token
 
 # Where mounts of root live that were started by systemd or from fstab, without a login session's runtime directory.
@@ -47,11 +47,7 @@ def register(
         config_file=str(config_file or ""),
         shutdown_timeout=shutdown_timeout,
     )
-    path = runtime_directory() / f"{os.getpid()}.mount"
-    fresh = path.with_suffix(".new")
-    fresh.touch(0o600)
-    fresh.write_text(json.dumps(msgspec.to_builtins(record)))
-    fresh.replace(path)
+    write_private(runtime_directory() / f"{os.getpid()}.mount", json.dumps(msgspec.to_builtins(record)))
     return record
 
 

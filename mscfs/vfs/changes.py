@@ -12,7 +12,7 @@ from mscfs.errors import IsADirectoryKeyError
 from mscfs.types import ObjectMetadata, representable
 from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.core import Core
-from mscfs.vfs.handles import repin
+from mscfs.vfs.handles import repin, reversioned
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.staging import StagingFile
 
@@ -140,11 +140,7 @@ class Changes(Core):
             written = await self._run_blocking(self._keep_attributes, inode.key, change)
             self._on_wishes()
             self.namespace.changed(inode, written)
-            if before is not None and inode.cached_version == before.version.token:
-                inode.cached_version = written.version.token
-            if inode.staging is not None:
-                inode.staging.base = written.version
-            repin(inode)
+            reversioned(inode, before.version if before is not None else None, written.version)
 
     def _keep_attributes(self, key: str, change: Change) -> ObjectMetadata:
         return self.manager.set_posix_attributes(

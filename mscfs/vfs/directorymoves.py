@@ -12,7 +12,7 @@ from mscfs.replicas.outage import refuse_in_outage
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.answers import directory_metadata
 from mscfs.vfs.changes import Changes
-from mscfs.vfs.handles import repin
+from mscfs.vfs.handles import repin, reversioned
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.trees import MovedTree, copy_tree, remove_tree, rename_directory
 
@@ -137,11 +137,7 @@ class DirectoryMoves(Changes):
         if self._attributes.of(inode, 0.0).mtime_ns != mtime_ns:
             inode.overrides.mtime_ns = mtime_ns
         self._saver.stored(inode)
-        if inode.cached_version == metadata.version.token:
-            inode.cached_version = renamed.version.token
-        if inode.staging is not None:
-            inode.staging.base = renamed.version
-        repin(inode)
+        reversioned(inode, metadata.version, renamed.version)
 
     def _lost_name(self, directory: Inode, inode: Inode) -> None:
         inode.deleted = True

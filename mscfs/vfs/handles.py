@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mscfs.types import Version
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.listings import Listing
 from mscfs.vfs.reader import ChunkReader
@@ -33,6 +34,15 @@ def repin(inode: Inode) -> None:
         if handle.reader is not None:
             handle.reader.close()
             handle.reader = None
+
+
+def reversioned(inode: Inode, before: Version | None, now: Version) -> None:
+    """The same content has another version, or key: pages, staged changes and handles go on from it."""
+    if before is not None and inode.cached_version == before.token:
+        inode.cached_version = now.token
+    if inode.staging is not None:
+        inode.staging.base = now
+    repin(inode)
 
 
 @dataclass(eq=False, slots=True)

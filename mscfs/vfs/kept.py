@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from mscfs.providers.base import Dialect
-from mscfs.types import from_ns, to_ns
+from mscfs.types import CLAIM_KEY, STAMP_KEY, from_ns, to_ns
 
 MODE_BITS = 0o1777
 """What is kept of a mode: set-user-ID and set-group-ID from a bucket are nobody's friends."""
 
-CONTENT_KEYS = frozenset({"mtime", "md5chksum", "goog-reserved-file-mtime"})
-"""What other tools note of the content: not true any more when that changes."""
+CONTENT_KEYS = frozenset({"mtime", "md5chksum", "goog-reserved-file-mtime", CLAIM_KEY, STAMP_KEY})
+"""What other tools and we note of the content: not true any more when that changes."""
 
 _ATTRIBUTE_KEYS = frozenset({"mode", "uid", "gid", "mtime", "goog-reserved-file-mtime", "xattr"})
 _SECOND = 1_000_000_000
@@ -102,9 +102,9 @@ def without_attributes(metadata: Mapping[str, str] | None) -> Mapping[str, str]:
     return {name: value for name, value in (metadata or {}).items() if name not in _ATTRIBUTE_KEYS}
 
 
-def without_content_keys(metadata: Mapping[str, str]) -> dict[str, str]:
+def without_content_keys(metadata: Mapping[str, str] | None) -> dict[str, str]:
     """User metadata for other content."""
-    return {name: value for name, value in metadata.items() if name not in CONTENT_KEYS}
+    return {name: value for name, value in (metadata or {}).items() if name not in CONTENT_KEYS}
 
 
 def without_time(kept: Kept) -> Kept:

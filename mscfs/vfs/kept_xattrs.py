@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
 from mscfs.providers.base import Dialect
+from mscfs.types import is_user_xattr
 from mscfs.vfs.paths import to_bytes
 
 KEY = "xattr"
-PREFIX = "user."
-OURS = "user.mscfs."
-"""What tells where a file is: never stored."""
 NO_XATTRS: Mapping[str, bytes] = {}
 
 _ROOM: Mapping[Dialect, int] = {"s3": 2048, "gcs": 8192, "azure": 8192}
@@ -38,7 +36,7 @@ def read_xattrs(metadata: Mapping[str, str] | None) -> Mapping[str, bytes]:
         return {
             name: base64.b64decode(value, validate=True)
             for name, value in pairs
-            if is_ours_to_keep(name) and isinstance(value, str)
+            if is_user_xattr(name) and isinstance(value, str)
         }
     except (ValueError, RecursionError, binascii.Error):
         return NO_XATTRS
@@ -62,11 +60,6 @@ def check_room(metadata: Mapping[str, str], dialect: Dialect) -> None:
         raise OSError(errno.ENOSPC, f"the store keeps at most {_ROOM[dialect]} bytes of metadata with an object")
 
 
-def is_ours_to_keep(name: str) -> bool:
-    """Whether a program may set such an attribute."""
-    return name.startswith(PREFIX) and not name.startswith(OURS) and "\0" not in name
-
-
 def _foreign(metadata: Mapping[str, str]) -> dict[str, str]:
     try:
         told = json.loads(unquote(metadata.get(KEY, "{}"), errors="surrogateescape"))
@@ -74,4 +67,4 @@ def _foreign(metadata: Mapping[str, str]) -> dict[str, str]:
         return {}
     if not isinstance(told, dict):
         return {}
-    return {name: value for name, value in told.items() if isinstance(value, str) and not is_ours_to_keep(name)}
+    return {name: value for name, value in told.items() if isinstance(value, str) and not is_user_xattr(name)}

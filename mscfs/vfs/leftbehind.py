@@ -12,7 +12,7 @@ from mscfs.errors import StorageError, VersionMismatchError
 from mscfs.journal import Journal, PendingUpload
 from mscfs.providers.sources import holds_file
 from mscfs.replicas.manager import ReplicaManager
-from mscfs.types import ObjectMetadata, users_metadata
+from mscfs.types import ObjectMetadata
 from mscfs.vfs.kept import without_content_keys
 from mscfs.vfs.renames import on_primary
 
@@ -48,7 +48,7 @@ def bring_home(
                 content.staging,
                 if_absent=present is None,
                 expected=present.version if present is not None else None,
-                metadata=without_content_keys(users_metadata(present.metadata)) if present is not None else None,
+                metadata=without_content_keys(present.metadata) if present is not None else None,
             )
         assert present is not None
         journal.finish_upload(content.id, manager.replication_wishes(target, present.content_length))

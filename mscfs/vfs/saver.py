@@ -18,8 +18,8 @@ from mscfs.errors import NotFoundError, StorageError, VersionMismatchError
 from mscfs.providers.base import Dialect
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.restamp import change_metadata
-from mscfs.types import ObjectMetadata, users_metadata
-from mscfs.vfs.handles import repin
+from mscfs.types import ObjectMetadata
+from mscfs.vfs.handles import reversioned
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.kept import NOTHING, Kept, read_kept, with_kept, without_content_keys, without_time
 from mscfs.vfs.kept_xattrs import check_room, read_xattrs, with_xattrs
@@ -69,7 +69,7 @@ class AttributeSaver:
 
     def for_upload(self, inode: Inode, known: Mapping[str, str], *, with_time: bool = True) -> Mapping[str, str] | None:
         """The user metadata of new content; of the old content's nothing but the time is lost."""
-        metadata = without_content_keys(users_metadata(known))
+        metadata = without_content_keys(known)
         if self.keeps:
             overrides = inode.overrides
             kept = overrides.kept if with_time or overrides.is_time_chosen else without_time(overrides.kept)
@@ -128,11 +128,7 @@ class AttributeSaver:
                 read_kept(written.metadata, directory=inode.is_directory), read_xattrs(written.metadata)
             )
             if not inode.is_directory:
-                if inode.cached_version == before.version.token:
-                    inode.cached_version = written.version.token
-                if inode.staging is not None:
-                    inode.staging.base = written.version
-                repin(inode)
+                reversioned(inode, before.version, written.version)
         self._on_wishes()
 
     async def finish(self) -> None:

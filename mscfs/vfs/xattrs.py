@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mscfs.errors import UnsupportedError
+from mscfs.types import is_user_xattr
 from mscfs.vfs.changes import Changes
 from mscfs.vfs.inodes import Inode
-from mscfs.vfs.kept_xattrs import is_ours_to_keep
 
 
 class Xattrs(Changes):
@@ -27,7 +27,7 @@ class Xattrs(Changes):
     async def set_xattr(self, number: int, name: str, value: bytes | None) -> None:
         """setxattr(2), or removexattr(2) with None; ENODATA, ENOSPC, ENOTSUP."""
         self._check_writable()
-        if not is_ours_to_keep(name):
+        if not is_user_xattr(name):
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), name)
         with self._table[number].used() as inode:
             async with self.namespace.gate.passage(inode), inode.lock:
