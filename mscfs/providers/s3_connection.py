@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, RefreshableCredentials
 from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError
+from botocore.loaders import Loader, create_loader
 
 from mscfs.config.values import ProviderConfig
 from mscfs.errors import (
@@ -184,6 +186,7 @@ class S3Connection:
         static = self._credentials.options if self._credentials else {}
         with self.errors():
             base = botocore.session.Session(profile=options.get("profile_name"))
+            base.register_component("data_loader", _descriptions(base.get_config_variable("data_path")))
             if "credential_file_path" in static:
                 chain = base.get_component("credential_provider")
                 chain.insert_before("env", _CredentialFile(Path(static["credential_file_path"])))
@@ -255,6 +258,13 @@ class S3Connection:
         except OSError as error:
             message = f"the CA bundle {verify} cannot be read: {error.strerror}"
             raise StorageError(message, store=self.profile) from None
+
+
+@cache
+def _descriptions(search_path: str | None) -> Loader:
+    """What botocore knows of the services, read once: 12 MB and four fifths of the time that making a client takes."""
+    loader: Loader = create_loader(search_path)
+    return loader
 
 
 class _CredentialFile(CredentialProvider):  # type: ignore[misc, unused-ignore]  # typed by separate stubs

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -46,6 +47,7 @@ class S3Server:
             },
         }
 
+    @cache  # noqa: B019 - as long as the server, which is one of a few
     def client(self) -> Any:
         """The SDK's client, for what a test prepares behind the provider's back."""
         import boto3

@@ -599,7 +599,7 @@ class CopyAndDeleteContract:
 
     def test_W9_a_marker_may_have_metadata(self, provider: StorageProvider) -> None:
         if provider.capabilities.real_directories:
-            pytest.skip("directories are no objects here")
+            pytest.skip("directories are no markers here")
         with pytest.raises(NotFoundError):
             provider.head_marker("d/")
         provider.make_directory("d/", metadata={"mode": "040700"})
