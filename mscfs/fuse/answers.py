@@ -7,6 +7,7 @@ import stat
 import pyfuse3
 
 from mscfs.vfs.attributes import Attributes
+from mscfs.vfs.paths import to_bytes
 
 BLOCK_SIZE = 512
 PREFERRED_BLOCK = 4096
@@ -39,3 +40,11 @@ def no_entry(seconds: float) -> pyfuse3.EntryAttributes:
     entry.st_ino = 0
     entry.entry_timeout = entry.attr_timeout = seconds
     return entry
+
+
+def make_kernel_ask(directory: int, name: str) -> None:
+    """Have the kernel forget what it was told of a name.
+
+    Not at once: it does so when no call about the name is under way, and this may be part of such a call.
+    """
+    pyfuse3.invalidate_entry_async(directory, to_bytes(name), ignore_enoent=True)

@@ -25,7 +25,7 @@ from mscfs.vfs.holdings import Holdings
 from mscfs.vfs.homing import Homing
 from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.lastknown import LastKnown
-from mscfs.vfs.namespace import Namespace
+from mscfs.vfs.namespace import Namespace, OnOutdated
 from mscfs.vfs.outlook import Outlook
 from mscfs.vfs.pinned import PinnedObject
 from mscfs.vfs.prober import Prober
@@ -109,6 +109,7 @@ def assemble(
     run_blocking: RunBlocking,
     *,
     read_only: bool,
+    on_outdated: OnOutdated,
 ) -> MountParts:
     """Make the file system of a profile. Listings run in `nursery`; nothing is asked of any store yet."""
     settings = find_profile(config, profile)
@@ -157,6 +158,7 @@ def assemble(
         ttl=options.metadata_ttl,
         clock=trio.current_time,
         suspect=prober.suspect,
+        on_outdated=on_outdated,
     )
     area = StagingArea(private(staging_directories(journal.path)) / process_token(), options.staging_limit)
     fetcher = Fetcher(

@@ -25,6 +25,7 @@ from mscfs.config.values import Config
 from mscfs.directories import state_directory
 from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
 from mscfs.fuse import loop
+from mscfs.fuse.answers import make_kernel_ask
 from mscfs.fuse.assembly import MountParts, assemble, make_memory, names_file, open_cache
 from mscfs.fuse.operations import Operations
 from mscfs.fuse.ownership import shared
@@ -214,6 +215,7 @@ async def _serve(
                     background,
                     run_blocking,
                     read_only=request.read_only,
+                    on_outdated=make_kernel_ask,
                 )
                 await parts.recorder.open()
                 recovery = Recovery(manager, parts.journal, parts.area.directory.parent, parts.namespace.gate.unsettled)

@@ -121,10 +121,9 @@ class Homing:
         if parent is None or not parent.is_directory:
             return
         before = table.child(parent, name)
-        if before is not None:
-            if is_local(before):
-                return
-            table.detach(before)
+        if before is not None and is_local(before):
+            return
+        self._namespace.part(parent, name)
         inode = table.add(parent, name, stat.S_IFREG)
         table.recall(inode)
         inode.overrides.mtime_ns = inode.overrides.atime_ns = None

@@ -38,6 +38,10 @@ OUTAGE_TIMEOUT = 5.0
 """Seconds for which the kernel may believe what it is told while the primary is down, lest it outlives the outage."""
 
 
+OnOutdated = Callable[[int, str], None]
+"""Told of a directory's number and a name of which the kernel may believe what this mount has changed, unasked."""
+
+
 class Namespace:
     """See the module."""
 
@@ -54,6 +58,7 @@ class Namespace:
         ttl: float,
         clock: Callable[[], float],
         suspect: Callable[[str], None],
+        on_outdated: OnOutdated,
     ) -> None:
         self.table = table
         self.ttl = ttl
@@ -70,6 +75,7 @@ class Namespace:
         self._lister = Lister(transport, nursery, self, suspect=suspect)
         self._recall = Recall(table, recorder, transport, self._is_hidden)
         self._foresight = Foresight(table, self._begin, self._is_listed, asking_is_cheap=asking_is_cheap)
+        self._on_outdated = on_outdated
         self._serial = 0
 
     @property
@@ -116,13 +122,20 @@ class Namespace:
                 return
             parent = directory
         child = self.table.child(parent, name)
-        if child is not None:
-            if is_local(child):
-                return
-            self.table.detach(child)
+        if child is not None and is_local(child):
+            return
+        self.part(parent, name)
         self.removed(parent, name)
         parent.listing = None
         self._tell(parent, name, metadata, self._clock())
+
+    def part(self, parent: Inode, name: str) -> None:
+        """A name and its inode are no longer one, which the kernel did not ask for."""
+        inode = self.table.child(parent, name)
+        if inode is not None:
+            self.table.detach(inode)
+        if parent.lookups or parent is self.table.root:
+            self._on_outdated(parent.number, name)
 
     @asynccontextmanager
     async def replacing(self, key: str) -> AsyncIterator[None]:
@@ -146,7 +159,7 @@ class Namespace:
         parent, name = inode.parent, inode.name
         if parent is None or inode.detached:
             return
-        self.table.detach(inode)
+        self.part(parent, name)
         if inode.metadata is not None:
             successor = self.table.add(parent, name, inode.kind)
             successor.overrides = inode.overrides

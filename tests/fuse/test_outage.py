@@ -83,6 +83,33 @@ def test_R8_W4_an_outage_from_its_beginning_over_a_remount_to_its_end(m: Mounted
     assert tree(m.store("near")) == tree(m.store("primary"))
 
 
+def test_R2_R8_the_kernel_forgets_what_it_was_told_of_a_file_that_failed(tmp_path: Path) -> None:
+    """Told before the outage was noticed: it would believe that for a minute."""
+    m = prepare(tmp_path, metadata_ttl=60)
+    try:
+        m.mount()
+        (m.path / "d").mkdir()
+        for name in ("replaced", "d/replaced"):
+            (m.path / name).write_text("old")
+        m.drain()
+        take_away(m)
+        for name in ("new", "d/new", "replaced", "d/replaced"):
+            refused_at_close(m.path / name, b"in the outage")
+            if name.endswith("new"):
+                wait_until(lambda name=name: not (m.path / name).exists(), 5)
+            else:
+                wait_until(lambda name=name: (m.path / name).read_text() == "old", 5)
+        bring_back(m)
+        for name in ("new", "d/new", "replaced", "d/replaced"):
+            wait_until(lambda name=name: tree(m.store("primary")).get(name) == b"in the outage")
+            wait_until(lambda name=name: (m.path / name).exists(), 5)
+            assert (m.path / name).stat().st_nlink == 1
+            assert (m.path / name).read_bytes() == b"in the outage"
+        m.umount()
+    finally:
+        unmount_whatever_is_left(m)
+
+
 def test_L6_R8_the_disk_of_the_primary_is_unmounted_and_its_mountpoint_is_empty(m: Mounted) -> None:
     """It is an outage: nobody deleted anything, and nothing is written to the mountpoint."""
     base = m.store("primary")

@@ -256,7 +256,7 @@ class Host:
                     self.transport = InlineTransport(manager, cache, memory, self._nursery, options.chunk_size)
                     self.parts = assemble(
                         self._config, "data", manager, cache, memory, self.transport, self._nursery,
-                        self._run_blocking, read_only=False,
+                        self._run_blocking, read_only=False, on_outdated=lambda *_: None,
                     )  # fmt: skip
                     await self.parts.recorder.open()
                     recover(manager, journal, self.parts.area.directory.parent)

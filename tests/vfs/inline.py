@@ -184,6 +184,8 @@ class World:
     parts: MountParts
     transport: InlineTransport
     root: Path
+    outdated: list[tuple[int, str]]
+    """Directories and names that the kernel was told to ask for again."""
 
     @property
     def fs(self):
@@ -237,9 +239,13 @@ async def world(root: Path, *, read_only: bool = False, **options: Any) -> Async
     try:
         async with trio.open_nursery() as nursery:
             transport = InlineTransport(manager, cache, memory, nursery, options.chunk_size)
-            parts = assemble(config, "data", manager, cache, memory, transport, nursery, inline, read_only=read_only)
+            outdated: list[tuple[int, str]] = []
+            parts = assemble(
+                config, "data", manager, cache, memory, transport, nursery, inline,
+                read_only=read_only, on_outdated=lambda directory, name: outdated.append((directory, name)),
+            )  # fmt: skip
             await parts.recorder.open()
-            yield World(parts, transport, root)
+            yield World(parts, transport, root, outdated)
             nursery.cancel_scope.cancel()
     finally:
         parts.area.close()

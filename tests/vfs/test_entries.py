@@ -236,6 +236,7 @@ class Model(RuleBasedStateMachine):
             ttl=1000,
             clock=lambda: self.now,
             suspect=lambda _: None,
+            on_outdated=lambda *_: None,
         )
         self.root = self.table.root
         self.held: dict[int, int] = {}

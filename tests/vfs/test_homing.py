@@ -54,12 +54,15 @@ async def test_W4_R8_new_and_replaced_files_go_home_when_the_primary_is_back(tmp
         switch(w, on=False, known=True)
         await write_in_vain(w, "known", b"newer")
         await write_in_vain(w, "new", b"precious")
+        assert w.outdated == [(ROOT, "known"), (ROOT, "new")]
+        w.outdated.clear()
         await trio.sleep(1000)
         assert len(left(w)) == 2
         switch(w, on=True)
         await trio.sleep(2 * FIRST_PAUSE)
         assert left(w) == []
         assert (on_primary(w, "known"), on_primary(w, "new")) == (b"newer", b"precious")
+        assert sorted(w.outdated) == [(ROOT, "known"), (ROOT, "new")]
         # Its own mount sees it without waiting for anything to grow old, and the replicas are to have it.
         assert sorted(await names(w.fs)) == ["known", "new"]
         for name, content in {"known": b"newer", "new": b"precious"}.items():
