@@ -223,6 +223,7 @@ _BY_ERRNO: dict[int, type[StorageError]] = {
     errno.EISDIR: IsADirectoryKeyError,
     errno.ENOTEMPTY: DirectoryNotEmptyError,
     errno.ENOSPC: NoSpaceError,
+    errno.E2BIG: NoSpaceError,  # an extended attribute for which no file has room
     errno.EDQUOT: QuotaExceededError,
     errno.EROFS: ReadOnlyError,
     errno.ENOTSUP: UnsupportedError,

@@ -220,6 +220,10 @@ class Scripted(StorageProvider):
         self._begin("set_xattrs", key)
         self.inner.set_xattrs(key, xattrs)
 
+    def check_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        self._begin("check_xattrs", key)
+        self.inner.check_xattrs(key, xattrs)
+
     def probe(self) -> None:
         self._begin("probe", "")
         self.inner.probe()

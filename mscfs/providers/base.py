@@ -355,6 +355,10 @@ class StorageProvider(ABC):
         """Make these all extended attributes of a file or directory."""
         raise UnsupportedError("this store keeps no extended attributes", store=self.profile, key=key)
 
+    def check_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        """Raise what `set_xattrs` would for a file that is still to be stored. Changes nothing."""
+        raise UnsupportedError("this store keeps no extended attributes", store=self.profile, key=key)
+
     def space(self) -> Space | None:
         """Room of the store; None where it has no bound worth telling."""
         return None

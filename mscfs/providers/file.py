@@ -357,6 +357,16 @@ class FileProvider(StorageProvider):
         with self._place(key) as place:
             write_xattrs(f"/proc/self/fd/{place}", xattrs)
 
+    def check_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        """Tried on a file without a name: how many fit is known to the file system alone (ext4 has 4 KiB)."""
+        self._check(key)
+        with (
+            storage_errors(store=self.profile, key=key),
+            self._base() as base,
+            Draft(base.open_directory(_parent(key)), _name(key), store=self.profile, key=key) as draft,
+        ):
+            write_xattrs(draft.descriptor, xattrs)
+
     def probe(self) -> None:
         """Whether the base is there."""
         with storage_errors(store=self.profile), self._base():

@@ -231,6 +231,9 @@ class RetryingProvider(StorageProvider):
     def set_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
         self.change(lambda: self.inner.set_xattrs(key, xattrs))
 
+    def check_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        self.read(lambda: self.inner.check_xattrs(key, xattrs))
+
     def close(self) -> None:
         self.inner.close()
 

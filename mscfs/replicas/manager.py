@@ -411,6 +411,10 @@ class ReplicaManager(StorageProvider):
         """Set them on the primary."""
         self.primary.set_xattrs(key, xattrs)
 
+    def check_xattrs(self, key: str, xattrs: Mapping[str, bytes]) -> None:
+        """Whether the primary could keep them with a file that is still to be stored."""
+        self.primary.check_xattrs(key, xattrs)
+
     def decides_conditions(self) -> bool:
         """Of the primary."""
         return self.primary.decides_conditions()

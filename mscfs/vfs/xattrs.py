@@ -63,6 +63,8 @@ class Xattrs(Changes):
             inode.overrides.xattrs = xattrs
             self._saver.changed(inode)
         elif is_staged or inode.detached:
+            if not inode.detached and not self.namespace.is_down:
+                await self._run_blocking(self.manager.check_xattrs, inode.key, xattrs)
             inode.overrides.xattrs = xattrs  # the upload takes them along
         else:
             await self._run_blocking(self.manager.set_xattrs, inode.key, xattrs)

@@ -24,6 +24,7 @@ from mscfs.errors import (
     DirectoryNotEmptyError,
     IntegrityError,
     InvalidKeyError,
+    NoSpaceError,
     NotFoundError,
     StorageError,
     StoreUnavailableError,
@@ -37,6 +38,8 @@ from tests.providers.sources import PiecesReader, failing_reader
 
 T = TypeVar("T")
 
+MOST_IN_AN_XATTR = 65536
+"""Bytes. Linux takes no more, whatever the file system."""
 MIB = 1 << 20
 BODY = bytes(range(256)) * 40
 NEVER = Version(3, "0123456789abcdef0123456789abcdef")
@@ -627,6 +630,8 @@ class CopyAndDeleteContract:
                 provider.xattrs("d/k")
             with pytest.raises(UnsupportedError):
                 provider.set_xattrs("d/k", {})
+            with pytest.raises(UnsupportedError):
+                provider.check_xattrs("d/new", {})
             return
         for key in ("d/k", "d/", ""):
             assert provider.xattrs(key) == {}
@@ -637,6 +642,13 @@ class CopyAndDeleteContract:
         provider.set_metadata("d/k", {"m": "1"})
         provider.put("d/k", b"other", metadata={"m": "2"})
         assert provider.xattrs("d/k") == {"user.b": b"2"}
+        provider.check_xattrs("d/new", {"user.a": b"1"})
+        for change, key in ((provider.check_xattrs, "d/new"), (provider.set_xattrs, "d/k")):
+            with pytest.raises(NoSpaceError):
+                change(key, {"user.a": bytes(MOST_IN_AN_XATTR + 1)})
+        with pytest.raises(NotFoundError):
+            provider.check_xattrs("no/new", {"user.a": b"1"})
+        assert keys(provider.list()) == ["d/k"]
         provider.set_xattrs("d/k", {})
         assert provider.head("d/k").metadata == {"m": "2"}
         with pytest.raises(NotFoundError):

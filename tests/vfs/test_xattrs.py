@@ -8,8 +8,9 @@ import os
 import pytest
 import trio
 
-from mscfs.errors import ReadOnlyError
+from mscfs.errors import NoSpaceError, ReadOnlyError
 from mscfs.vfs.inodes import ROOT
+from tests.providers.contract import MOST_IN_AN_XATTR
 from tests.vfs.inline import World, world
 from tests.vfs.test_names import ME, names, write_file
 from tests.vfs.test_remembered import forget_all
@@ -104,6 +105,17 @@ async def test_what_does_not_fit_into_metadata_is_ENOSPC(tmp_path, kind):
             await w.fs.set_xattr(number, "user.more", bytes(900))
         assert refused.value.errno == errno.ENOSPC
         assert list(await w.fs.xattrs(number)) == ["user.fits"]
+
+
+async def test_what_a_file_system_would_refuse_at_close_is_refused_when_it_is_set(tmp_path):
+    async with world(tmp_path) as w:
+        handle, _, made = await w.fs.create(ROOT, "a", 0o644, os.O_WRONLY, ME)
+        await w.fs.set_xattr(made.number, "user.fits", b"1")
+        with pytest.raises(NoSpaceError):
+            await w.fs.set_xattr(made.number, "user.more", bytes(MOST_IN_AN_XATTR + 1))
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        assert os.listxattr(w.store("primary") / "a") == ["user.fits"]
 
 
 @pytest.mark.parametrize("name", ["user.mscfs.key", "security.capability", "trusted.x", "system.posix_acl_access"])
