@@ -95,19 +95,24 @@ def test_R2_R8_the_kernel_forgets_what_it_was_told_of_a_file_that_failed(tmp_pat
         take_away(m)
         for name in ("new", "d/new", "replaced", "d/replaced"):
             refused_at_close(m.path / name, b"in the outage")
-            if name.endswith("new"):
-                wait_until(lambda name=name: not (m.path / name).exists(), 5)
-            else:
-                wait_until(lambda name=name: (m.path / name).read_text() == "old", 5)
+            shows(m.path / name, None if name.endswith("new") else b"old")
         bring_back(m)
         for name in ("new", "d/new", "replaced", "d/replaced"):
             wait_until(lambda name=name: tree(m.store("primary")).get(name) == b"in the outage")
-            wait_until(lambda name=name: (m.path / name).exists(), 5)
+            shows(m.path / name, b"in the outage")
             assert (m.path / name).stat().st_nlink == 1
-            assert (m.path / name).read_bytes() == b"in the outage"
         m.umount()
     finally:
         unmount_whatever_is_left(m)
+
+
+def shows(path: Path, content: bytes | None) -> None:
+    """A name soon stands for this content, or for nothing."""
+
+    def found() -> bytes | None:
+        return path.read_bytes() if path.exists() else None
+
+    wait_until(lambda: found() == content, 10)
 
 
 def test_L6_R8_the_disk_of_the_primary_is_unmounted_and_its_mountpoint_is_empty(m: Mounted) -> None:
