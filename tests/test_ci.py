@@ -14,7 +14,13 @@ ROOT = Path(__file__).parents[1]
 
 def run_pytest(tmp_path, body):
     (tmp_path / "test_sample.py").write_text(body)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTEST_ADDOPTS": "",
+        "PYTEST_PLUGINS": "",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they load long
+    }
     command = [sys.executable, "-m", "pytest", "-p", "no_skips", "-p", "no:cacheprovider", "-c", os.devnull]
     return subprocess.run(
         [*command, "--rootdir", tmp_path, tmp_path], env=environment, capture_output=True, text=True, check=False

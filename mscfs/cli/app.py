@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from mscfs.cli import mount
 from mscfs.cli.program import DEBUG_VARIABLE
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        import importlib.metadata  # noqa: PLC0415 - loads long
+        from importlib.metadata import version  # noqa: PLC0415 - loads long
 
-        print(f"mscfs {importlib.metadata.version('mscfs')}")  # noqa: T201 - the answer
+        print(f"mscfs {version('mscfs')}")  # noqa: T201 - the answer
         raise typer.Exit
 
 
@@ -31,8 +31,22 @@ def _options(
         os.environ[DEBUG_VARIABLE] = "1"
 
 
+MODULES = {
+    "mount": "mount",
+    "umount": "umount",
+    "status": "status",
+    "drain": "status",
+    "recover": "recover",
+    **dict.fromkeys(("ls", "info", "cat", "cp", "rm", "where"), "objects"),
+    "sync-replicas": "replicas",
+    "demo": "demo",
+    "config": "config",
+}
+"""Where each command is, in the order of the help."""
+
+
 def make_app(arguments: Sequence[str]) -> typer.Typer:
-    """The commands; only `mount` when it is what the arguments name, as a node waits for it and the rest loads long."""
+    """The commands; only those beside the one that the arguments name, if they do: all of them load long."""
     app = typer.Typer(
         help="Mount object storage with its replicas as a directory; read from the nearest healthy copy.",
         no_args_is_help=True,
@@ -41,12 +55,7 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    mount.register(app)
-    if list(arguments[:1]) == ["mount"]:
-        return app
-    from mscfs.cli import config, demo, objects, recover, replicas, status, umount  # noqa: PLC0415 - see above
-
-    for commands in (umount, status, recover, objects, replicas, demo):
-        commands.register(app)
-    app.add_typer(config.app, name="config")
+    named = MODULES.get(arguments[0]) if arguments else None
+    for module in [named] if named else dict.fromkeys(MODULES.values()):
+        importlib.import_module(f"mscfs.cli.{module}").register(app)
     return app

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from mscfs.config.load import load_config
 from mscfs.errors import ConfigError, MscfsError
 from mscfs.telemetry import registry
 
 
 def profiles(incomplete: str) -> list[str]:
     """Names of profiles; none when the configuration cannot be read, for nobody sees a message here."""
+    from mscfs.config.load import load_config  # noqa: PLC0415 - loads long, and every command knows this module
+
     try:
         return sorted(name for name in load_config().profiles if name.startswith(incomplete))
     except ConfigError:
@@ -29,6 +30,7 @@ def profiles_and_mountpoints(incomplete: str) -> list[str]:
 
 def left_behind(context: typer.Context, incomplete: str) -> list[str]:
     """The IDs of `mscfs recover`, of the profile that stands before."""
+    from mscfs.config.load import load_config  # noqa: PLC0415 - see above
     from mscfs.store import open_store  # noqa: PLC0415 - imports the SDKs of the stores in use
     from mscfs.vfs.leftbehind import left_behind as find  # noqa: PLC0415
 

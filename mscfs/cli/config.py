@@ -18,6 +18,11 @@ app = typer.Typer(help="Check the configuration; show what takes effect.", no_ar
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def register(parent: typer.Typer) -> None:
+    """Add the group of commands."""
+    parent.add_typer(app, name="config")
+
+
 @app.command()
 def validate(
     file: Annotated[Path | None, typer.Argument(help="The file; else MSC_CONFIG and the usual places.")] = None,

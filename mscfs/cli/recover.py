@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,10 +25,9 @@ from mscfs.config.load import load_config
 from mscfs.errors import NotFoundError, StorageError, UsageError
 from mscfs.journal import Journal, PendingUpload
 from mscfs.printable import printable
-from mscfs.replicas.manager import ReplicaManager
-from mscfs.vfs.leftbehind import bring_home, claimed, forget, left_behind
-from mscfs.vfs.recovery import adopt
-from mscfs.vfs.staging import staging_directories
+
+if TYPE_CHECKING:
+    from mscfs.replicas.manager import ReplicaManager
 
 A_MOUNT_DOES = "a mount uploads it when the primary answers"
 
@@ -111,6 +110,7 @@ def upload(
 
     What fails stays and does not stop the rest; the exit code tells.
     """
+    from mscfs.vfs.leftbehind import bring_home  # noqa: PLC0415 - loads the file system
 
     def act(place: _Place, content: PendingUpload) -> str:
         written, _ = bring_home(place.manager, place.journal, content, key=key, overwrite=overwrite)
@@ -136,6 +136,7 @@ def discard(
     config_file: ConfigFile = None,
 ) -> None:
     """Delete contents for good."""
+    from mscfs.vfs.leftbehind import forget  # noqa: PLC0415 - loads the file system
 
     def act(place: _Place, content: PendingUpload) -> str:
         forget(place.journal, content)
@@ -161,6 +162,7 @@ def save(
     config_file: ConfigFile = None,
 ) -> None:
     """Move contents, all or those named, into a directory of yours, under their keys."""
+    from mscfs.vfs.leftbehind import claimed  # noqa: PLC0415 - loads the file system
 
     def act(place: _Place, content: PendingUpload) -> str:
         target = directory / _inside(content.key)
@@ -242,6 +244,9 @@ class _Place:
 @contextmanager
 def _opened(profile: str, config_file: Path | None) -> Iterator[_Place]:
     from mscfs.store import open_store  # noqa: PLC0415 - imports the SDKs of the stores in use
+    from mscfs.vfs.leftbehind import left_behind  # noqa: PLC0415 - loads the file system
+    from mscfs.vfs.recovery import adopt  # noqa: PLC0415
+    from mscfs.vfs.staging import staging_directories  # noqa: PLC0415
 
     manager = open_store(load_config(config_file), profile)
     try:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
+from mscfs.cli.app import MODULES, make_app
 from mscfs.cli.program import printable, run
 from mscfs.errors import ConfigError, StoreUnavailableError
 
@@ -110,3 +112,14 @@ def test_the_shell_completes_profiles(tmp_path):
     assert mscfs(MSC_CONFIG=str(tmp_path / "c.json"), **variables).stdout.split() == ["dark", "data"]
     broken = mscfs(MSC_CONFIG=str(tmp_path / "none"), **variables)
     assert (broken.stdout.split(), broken.stderr) == ([], "")
+
+
+def commands(arguments: list[str]) -> list[str]:
+    return list(typer.main.get_group(make_app(arguments)).commands)
+
+
+def test_the_help_lists_every_command_and_each_finds_its_own():
+    assert set(commands(["--help"])) == set(MODULES)
+    for name in MODULES:
+        assert name in commands([name, "--help"])
+    assert set(commands(["no-such-command"])) == set(MODULES)  # "did you mean" knows them all
