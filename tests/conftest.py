@@ -54,6 +54,11 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
         assert secret_scan.find(log.read_text(errors="replace")) is None, f"a secret is in {log}"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests of time-outs and outages mostly wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 class TogetherScheduling(LoadFileScheduling):
     """The tests of a file stay in one process, with their servers; those of `tests/programs` share mounts."""
 

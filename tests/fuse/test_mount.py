@@ -7,7 +7,6 @@ import mmap
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -261,36 +260,3 @@ def test_L2_sigterm_uploads_what_is_dirty(make_mount):
         assert (m.store("primary") / "open").read_bytes() == b"not closed yet"
         os.dup2(os.open("/dev/null", os.O_WRONLY), file.fileno())  # so that closing has nothing to flush
     assert not m.is_mounted()
-
-
-def test_programs_of_every_day(make_mount, tmp_path):
-    m = make_mount(metadata_ttl=0)
-    source = tmp_path / "source"
-    for number in range(30):
-        (source / f"d{number % 3}").mkdir(parents=True, exist_ok=True)
-        (source / f"d{number % 3}" / f"f{number}").write_bytes(os.urandom(1000 * number))
-
-    def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=m.path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
-        return done.stdout
-
-    run("cp", "-a", str(source), "copy")
-    assert tree(m.path / "copy") == tree(source)
-    run("rsync", "-a", f"{source}/", "synced/")
-    assert "Number of regular files transferred: 0" in run("rsync", "-a", "--stats", f"{source}/", "synced/")
-    run("tar", "cf", "all.tar", "copy")
-    run("mkdir", "out")
-    run("tar", "xf", "all.tar", "-C", "out")
-    assert tree(m.path / "out/copy") == tree(source)
-    run("git", "init", "-q", "repository")
-    repository = ["git", "-C", "repository", "-c", "user.name=n", "-c", "user.email=e@localhost"]
-    (m.path / "repository/file").write_text("one\n")
-    run(*repository, "add", "file")
-    run(*repository, "commit", "-qm", "one")
-    run(*repository, "gc", "-q")
-    run(*repository, "fsck", "--strict")
-    run("sed", "-i", "s/one/two/", "repository/file")
-    assert (m.store("primary") / "repository/file").read_text() == "two\n"
-    run("rm", "-rf", "copy", "synced", "out", "repository")
-    assert os.listdir(m.path) == ["all.tar"]
