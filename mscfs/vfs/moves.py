@@ -110,11 +110,13 @@ class Moves(DirectoryMoves):
     async def _rename(
         self, inode: Inode, source_directory: Inode, target_directory: Inode, new_name: str, flags: int
     ) -> None:
-        if inode.metadata is not None:
-            refuse_in_outage(self.manager, inode.key)
-            # Only what was never uploaded moves without a transfer; changes in place are brought home first.
-            await self._uploads.flush(inode)
         replaced = target_directory.children.get(new_name)
+        if inode.metadata is not None or (replaced is not None and replaced.metadata is not None):
+            refuse_in_outage(self.manager, inode.key)
+            # Only what was never uploaded moves without a transfer, and only to a name of which the primary has no
+            # object: that would be there again when the file is unlinked, or renamed once more, before it is sent.
+            await self._uploads.flush(inode)
+            replaced = target_directory.children.get(new_name)
         async with AsyncExitStack() as held:
             # An upload of what is replaced must not come after what replaces it.
             for one in sorted({inode, replaced or inode}, key=lambda one: one.number):

@@ -49,7 +49,8 @@ TRIGGERS = ["time", "time", "time", "stream", "close", "rename", "fsync", "unlin
 """When to kill: after a random time, or when a writer is in that stage."""
 DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENODEV}
 """What a call is told whose daemon died."""
-EMPTY_CYCLE = "nothing was in flight when the daemon was killed: this cycle proves nothing"
+IDLE_SHARE = 20
+"""Of so many cycles one may find all writers between two calls, as on a starved machine; it is made up for."""
 
 
 @dataclass
@@ -57,6 +58,9 @@ class Figures:
     """What happened."""
 
     cycles: int = 0
+    """Those that killed something under way."""
+    idle: int = 0
+    """Those that did not, and prove nothing."""
     operations: int = 0
     bytes: int = 0
     in_flight: Counter[str] = field(default_factory=Counter)
@@ -96,9 +100,9 @@ class KillTest:
     def cycle(self, *, drain: bool) -> None:
         """Write, kill, mount again, look. It is mounted before and after."""
         figures, mounted = self.figures, self.mounted
-        figures.cycles += 1
+        turn = figures.cycles + figures.idle
         self._writers = [
-            writer.successor(f"{self._seed}-{figures.cycles}-{number}") for number, writer in enumerate(self._writers)
+            writer.successor(f"{self._seed}-{turn}-{number}") for number, writer in enumerate(self._writers)
         ]
         for writer in self._writers:
             writer.begin(mounted.path)
@@ -176,7 +180,11 @@ class KillTest:
                 figures.in_flight[writer.stage] += 1
             figures.operations += writer.operations
             figures.bytes += writer.bytes
-        assert any(writer.began < killed for writer in self._writers), EMPTY_CYCLE
+        if any(writer.began < killed for writer in self._writers):
+            figures.cycles += 1
+        else:
+            figures.idle += 1
+            assert figures.idle <= 1 + figures.cycles // IDLE_SHARE, "the kills find nothing under way"
 
     def _check_no_parts(self, objects: dict[str, str]) -> None:
         """W3: whatever was under way, the primary holds the old content or the new."""
@@ -261,11 +269,11 @@ def run(
     test = KillTest(root, primary, seed)
     try:
         test.begin()
-        for number in range(1, cycles + 1):
-            test.cycle(drain=number % drain_every == 0)
+        while test.figures.cycles < cycles:
+            test.cycle(drain=test.figures.cycles % drain_every == 0)
             if test.figures.losses:
                 return test.figures
-            if tell and number % 10 == 0:
+            if tell and test.figures.cycles % 10 == 0:
                 print(test.figures, flush=True)
             if time.monotonic() > end:
                 break

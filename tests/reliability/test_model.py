@@ -385,7 +385,8 @@ class Mounts(RuleBasedStateMachine):
         if is_due and is_certain and not self.is_down and self.may_upload(node):
             self.uploaded(at, node)
         if doomed:
-            if present in doomed:
+            # With more than one version thinkable the primary tells whether it was the one.
+            if present in doomed and (len(doomed) == 1 or content(self.stores.primary, node.key) is None):
                 self.written(at, node.key, None)
             view.hidden.pop(node.key, None)
         if is_last:
@@ -458,6 +459,9 @@ class Mounts(RuleBasedStateMachine):
         believable = node.candidates if node is not None else self.believable(at, source)
         replaced = self.node_of(at, there.number) if there is not None else None
         is_new = node is not None and node.is_new
+        # What the primary has under the new name may not come again: a new file takes its place at once.
+        takes_a_place = there is not None and (replaced is None or not replaced.is_new)
+        is_new = is_new and not takes_a_place
         is_due = node is not None and node.is_dirty and not is_new
         fits = self.may_upload(node) if node is not None and is_due else True
         conflicts = node is not None and is_due and self.may_conflict(node)
@@ -485,6 +489,8 @@ class Mounts(RuleBasedStateMachine):
             self.uploaded(at, node)
         if replaced is not None:
             replaced.is_unlinked = True
+        if self.views[at].hidden.pop(target, None) and is_new:
+            self.written(at, target, None)  # read on from here: its object goes before the name is taken anew
         if not is_new:
             moved = self.primary.at_present(source)
             assert moved is not None
@@ -580,7 +586,8 @@ class Mounts(RuleBasedStateMachine):
             before = self.primary.at_present(name)
             allowed = [before.data if before is not None else None, *alternatives.get(name, [])]
             if before in hidden.get(name, []):
-                allowed[0] = None
+                # Of several thinkable versions only the one that was open there goes.
+                allowed = [None] if len(hidden[name]) == 1 else [*allowed, None]
             allowed += [data for key, data, bases in kept if key == name and before in bases]
             found = content(self.stores.primary, name)
             assert found in allowed, f"{name} holds {found!r} after a kill, not one of {allowed!r}"

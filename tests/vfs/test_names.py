@@ -247,6 +247,24 @@ async def test_W7_a_file_not_yet_uploaded_is_renamed_without_a_transfer(tmp_path
         assert os.listdir(w.store("primary")) == ["final"]
 
 
+@pytest.mark.parametrize("then", ["unlink", "rename"])
+async def test_W7_W8_what_a_new_file_replaced_before_it_was_uploaded_does_not_come_again(tmp_path, then):
+    async with world(tmp_path) as w:
+        await write_file(w.fs, ROOT, "final", b"old")
+        handle, _, _ = await w.fs.create(ROOT, "tmp", 0o644, os.O_WRONLY, ME)
+        await w.fs.write(handle, 0, b"data")
+        await w.fs.rename(ROOT, "tmp", ROOT, "final", 0)
+        if then == "unlink":
+            await w.fs.unlink(ROOT, "final")
+        else:
+            await w.fs.rename(ROOT, "final", ROOT, "other", 0)
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        assert os.listdir(w.store("primary")) == ([] if then == "unlink" else ["other"])
+    async with world(tmp_path) as w:
+        assert await names(w.fs) == ([] if then == "unlink" else ["other"])
+
+
 async def test_W7_noreplace_and_exchange(tmp_path):
     async with world(tmp_path) as w:
         await write_file(w.fs, ROOT, "a", b"a")
