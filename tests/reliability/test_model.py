@@ -82,7 +82,7 @@ class Mounts(RuleBasedStateMachine):
             for at, view in enumerate(self.views)
         ]
         self.versions: dict[str, Version | None] = dict.fromkeys(NAMES)
-        """What the primary held before this step."""
+        """What the primary held before the last call."""
         self.handles: list[tuple[int, int, Node, bool]] = []
         """Host, number, node, whether it may write."""
         for host in self.hosts:
@@ -123,6 +123,7 @@ class Mounts(RuleBasedStateMachine):
 
     def written(self, at: int, name: str, data: bytes | None) -> Held | None:
         held = self.primary.change(name, data, self.now)
+        self.versions[name] = self.version(name)
         self.views[at].changed(self.primary, name)
         return held
 
@@ -391,7 +392,7 @@ class Mounts(RuleBasedStateMachine):
         self.handles.remove(chosen)
         node.handles -= 1
         # With more than one base thinkable the primary tells which it was.
-        is_certain = not self.may_conflict(node) or content(self.stores.primary, node.key) == node.staged
+        is_certain = not self.may_conflict(node) or self.version(node.key) != self.versions[node.key]
         if is_due and is_certain and not self.is_down and self.may_upload(node):
             self.uploaded(at, node)
         if doomed:
@@ -603,6 +604,7 @@ class Mounts(RuleBasedStateMachine):
             assert found in allowed, f"{name} holds {found!r} after a kill, not one of {allowed!r}"
             if self.version(name) != self.versions[name]:  # it may be of the same bytes
                 self.primary.change(name, found, self.now)
+                self.versions[name] = self.version(name)
         self.views[at] = View(view.ttl)
         self.views[at].starts(self.primary)
 
