@@ -235,6 +235,7 @@ class Mounts(RuleBasedStateMachine):
             node.replaces, node.bases, node.candidates = False, [held], [held]
             view.hidden.pop(name, None)
         else:
+            self.vacated(at, name)
             assert found.number not in view.nodes
         view.nodes[found.number] = node
         self.handles.append((at, handle, node, True))
@@ -379,7 +380,6 @@ class Mounts(RuleBasedStateMachine):
         is_due = is_last and node.is_dirty and not node.is_unlinked
         doomed = [held for held in view.hidden.get(node.key, []) if is_last and node.is_unlinked]
         doomed = [held for held in doomed if held in node.candidates]
-        present = self.primary.at_present(node.key)
         try:
             self.ask(at, self.hosts[at].fs.release, handle, die_at=die_at)
         except KilledError:
@@ -396,10 +396,7 @@ class Mounts(RuleBasedStateMachine):
         if is_due and is_certain and not self.is_down and self.may_upload(node):
             self.uploaded(at, node)
         if doomed:
-            # With more than one version thinkable the primary tells whether it was the one.
-            if present in doomed and (len(doomed) == 1 or content(self.stores.primary, node.key) is None):
-                self.written(at, node.key, None)
-            view.hidden.pop(node.key, None)
+            self.vacated(at, node.key)
         if is_last:
             if is_due and node.is_dirty and node.staged is not None:
                 view.orphans.append((node.key, node.staged, node.bases))
@@ -458,6 +455,13 @@ class Mounts(RuleBasedStateMachine):
             return
         self.written(at, name, None)
 
+    def vacated(self, at: int, name: str) -> None:
+        """An object that was unlinked while it was open has gone: its name is taken anew, or its last handle closed."""
+        doomed = self.views[at].hidden.pop(name, [])
+        # With more than one version thinkable the primary tells whether it was the one.
+        if self.primary.at_present(name) in doomed and (len(doomed) == 1 or content(self.stores.primary, name) is None):
+            self.written(at, name, None)
+
     @rule(at=hosts, source=names_of_files, die_at=soon)
     def rename(self, at: int, source: str, die_at: int | None) -> None:
         """W7: at once, or not at all."""
@@ -500,8 +504,9 @@ class Mounts(RuleBasedStateMachine):
             self.uploaded(at, node)
         if replaced is not None:
             replaced.is_unlinked = True
-        if self.views[at].hidden.pop(target, None) and is_new:
-            self.written(at, target, None)  # read on from here: its object goes before the name is taken anew
+        if is_new:
+            self.vacated(at, target)
+        self.views[at].hidden.pop(target, None)
         if not is_new:
             moved = self.primary.at_present(source)
             assert moved is not None
