@@ -66,8 +66,9 @@ def copy_tree(
         check()
         key, new = entry.key, _renamed(entry.key, source, target)
         if entry.is_directory:
-            manager.primary.make_directory(new)
-            moved.markers.append(key)
+            with contextlib.suppress(NotFoundError):  # it is gone meanwhile
+                manager.primary.make_directory(new, metadata=manager.primary.head_marker(key).metadata)
+                moved.markers.append(key)
             return
         copied = _copied(manager, entry, new)
         if copied is not None:
@@ -78,7 +79,7 @@ def copy_tree(
 
     try:
         _at_once(copy, manager.primary.list(source))
-        if not moved.objects or source in moved.markers:
+        if not moved.objects and source not in moved.markers:
             manager.primary.make_directory(target)
         journal.advance_move(moved.row, "removing")
     except BaseException:

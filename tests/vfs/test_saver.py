@@ -303,6 +303,29 @@ async def test_W9_attributes_of_directories_outlive_a_mount(tmp_path):
         assert stat.S_IMODE((await w.fs.lookup(ROOT, "d")).mode) == 0o700
 
 
+async def test_W7_W9_renamed_directories_keep_attributes_and_what_others_keep_in_their_markers(
+    tmp_path, autojump_clock
+):
+    async with keeping(tmp_path) as w:
+        top = await w.fs.make_directory(ROOT, "d", 0o750, ME)
+        await w.fs.make_directory(top.number, "e", 0o700, ME)
+        await w.fs.make_directory(top.number, "late", 0o755, ME)
+        w.parts.manager.primary.make_directory("d/other/", metadata={"owner": "else"})
+        await w.fs.set_attributes((await walk(w.fs, "d/late")).number, ODD)  # told to the store after the move
+        await w.fs.rename(ROOT, "d", ROOT, "new", 0)
+        await trio.sleep(SOON)
+        assert kept(w, "new/")[:3] == (0o750, ME.uid, ME.gid)
+        assert kept(w, "new/e/")[:3] == (0o700, ME.uid, ME.gid)
+        assert kept(w, "new/late/") == (0o640, 7, 8, NS)
+        assert on_primary(w, "new/other/").metadata == {"owner": "else"}
+    async with keeping(tmp_path) as w:
+        assert {name: stat.S_IMODE((await walk(w.fs, name)).mode) for name in ("new", "new/e", "new/late")} == {
+            "new": 0o750,
+            "new/e": 0o700,
+            "new/late": 0o640,
+        }
+
+
 async def test_W9_setuid_lasts_while_mounted_and_is_not_kept(tmp_path, autojump_clock):
     async with keeping(tmp_path) as w:
         await write_file(w.fs, ROOT, "a", b"x")
