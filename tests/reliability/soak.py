@@ -3,8 +3,8 @@
     python -m tests.reliability.soak --handles 10000 --entries 1000000 --seconds 3600
 
 A mount first does some rounds of everything, and lists its huge directory anew some times: Python does not give back
-all that the second listing needed beside the first. What its processes hold then is compared with what they hold after many
-more rounds: memory, descriptors, threads, processes, staging files. In the end all files are closed, and what they cost
+all that the second listing needed beside the first. What its processes hold then is compared with what they hold after
+many more rounds: memory, descriptors, threads, processes, staging files. In the end all files are closed, and what they cost
 must be gone.
 """
 
@@ -29,8 +29,6 @@ from tests.reliability.places import own_directories
 
 WARM_UP = 4
 """Rounds before the first measurement."""
-LISTINGS = 3
-"""Of everything, before it."""
 MIB = 1 << 20
 LEEWAY = 64 * MIB
 """What memory may differ by between two moments of the same work: that of buffers which happen to be in use, too."""
@@ -164,14 +162,15 @@ def run(
     handles: int,
     entries: int,
     rounds: int,
-    ttl: float,
+    listings: int = 1,
+    ttl: float = 3600.0,
     seconds: float = 0.0,
     tell: bool = False,
     seed: int = 1,
 ) -> list[str]:
     """Soak for so many rounds and at least so many seconds; what grew. Raises AssertionError for wrong answers.
 
-    Names are asked for anew after `ttl` seconds.
+    Everything is listed so often before the first measurement; names are asked for anew after `ttl` seconds.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -181,9 +180,9 @@ def run(
         mounted.mount("-o", f"metadata_ttl={ttl}")
         for _ in range(WARM_UP):
             soak.round()
-        for _ in range(LISTINGS):
+        for number in range(listings):
+            time.sleep(ttl if number else 0.0)
             soak.list_everything()
-            time.sleep(ttl)
         empty = settled(mounted)
         with soak.open_files(handles) as opened:
             for _ in range(WARM_UP):
@@ -220,7 +219,14 @@ def main() -> int:
     asked = parser.parse_args()
     with own_directories() as root:
         found = run(
-            root, handles=asked.handles, entries=asked.entries, rounds=1, ttl=60, seconds=asked.seconds, tell=True
+            root,
+            handles=asked.handles,
+            entries=asked.entries,
+            rounds=1,
+            listings=3,
+            ttl=60.0,
+            seconds=asked.seconds,
+            tell=True,
         )
     print("nothing has grown" if not found else "\n".join(found))
     return 1 if found else 0

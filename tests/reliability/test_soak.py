@@ -19,7 +19,7 @@ from tests.vfs.test_names import names, read_file, write_file
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_L4_nothing_grows_with_many_open_files_a_huge_directory_and_mixed_work(tmp_path):
-    assert run(tmp_path, handles=1000, entries=50_000, rounds=5, ttl=1) == []
+    assert run(tmp_path, handles=1000, entries=50_000, rounds=5) == []
 
 
 async def test_L4_no_task_is_left_without_an_owner(tmp_path):
