@@ -4,8 +4,8 @@
 
 A mount first does some rounds of everything, and lists its huge directory anew some times: Python does not give back
 all that the second listing needed beside the first. What its processes hold then is compared with what they hold after
-many more rounds: memory, descriptors, threads, processes, staging files. In the end all files are closed, and what they cost
-must be gone.
+many more rounds: memory, descriptors, threads, processes, staging files. In the end all files are closed, and what they
+cost must be gone.
 """
 
 from __future__ import annotations
