@@ -63,7 +63,7 @@ class DirectoryMoves(Changes):
             copies = moved.copies
         current = target_directory.children.get(new_name)
         if current is not None and current is not inode:
-            self._lost_name(target_directory, current)
+            await self._lose_name(target_directory, current)
         self.namespace.removed(source_directory, name)
         self._keep_directory(source_directory)
         self._table.move(inode, target_directory, new_name)
@@ -139,7 +139,11 @@ class DirectoryMoves(Changes):
         self._saver.stored(inode)
         reversioned(inode, metadata.version, renamed.version)
 
-    def _lost_name(self, directory: Inode, inode: Inode) -> None:
+    async def _lose_name(self, directory: Inode, inode: Inode) -> None:
+        """Take a name away, and the wish to send its content. The caller holds the inode's lock."""
+        if inode.staging is not None:
+            # Of an upload that failed, say by fsync() in an outage: a recovery would bring it home under this name.
+            await self._uploads.forget_row(inode.staging)
         inode.deleted = True
         if inode.staging is not None:
             inode.staging.drop()

@@ -64,7 +64,7 @@ class Moves(DirectoryMoves):
                     refuse_in_outage(self.manager, inode.key)
                     await self._run_blocking(self.manager.delete, inode.key)
                     self._on_wishes()
-            self._lost_name(directory, inode)
+            await self._lose_name(directory, inode)
         if not inode.handles:
             await self._uploads.discard(inode)
 
@@ -139,7 +139,7 @@ class Moves(DirectoryMoves):
                 inode.staging.renamed(target)
             current = target_directory.children.get(new_name)
             if current is not None and current is not inode:
-                self._lost_name(target_directory, current)
+                await self._lose_name(target_directory, current)
                 if not current.handles:
                     await self._uploads.discard(current)
             self.namespace.removed(source_directory, inode.name)

@@ -228,6 +228,34 @@ async def test_R8_W4_a_new_file_fails_at_close_and_is_brought_home_by_the_next_m
 
 
 @KINDS
+@pytest.mark.parametrize("lost_by", ["unlink", "rename"])
+async def test_W4_W8_a_name_that_is_lost_takes_the_failed_upload_of_an_open_file_along(
+    tmp_path, autojump_clock, objects, lost_by
+):
+    """A crash may come any time now, and nothing may go home under the name."""
+    async with world(tmp_path, objects=objects) as w:
+        assert await names(w.fs) == []
+        switch(w, on=False, known=True)
+        handle, _, _ = await w.fs.create(ROOT, "a", 0o644, os.O_WRONLY, ME)
+        with pytest.raises(OSError) as error:
+            await w.fs.flush(handle)
+        assert error.value.errno == errno.EIO
+        assert [upload.key for upload in w.parts.journal.uploads()] == ["a"]
+        if lost_by == "unlink":
+            await w.fs.unlink(ROOT, "a")
+        else:
+            other, _, _ = await w.fs.create(ROOT, "b", 0o644, os.O_WRONLY, ME)
+            await w.fs.rename(ROOT, "b", ROOT, "a", 0)
+        assert w.parts.journal.uploads() == []
+        await w.fs.release(handle)
+        assert w.parts.journal.uploads() == []
+        if lost_by == "rename":
+            with pytest.raises(OSError):
+                await w.fs.flush(other)
+            assert [upload.key for upload in w.parts.journal.uploads()] == ["a"]
+
+
+@KINDS
 async def test_R8_a_file_written_in_place_keeps_its_content_and_the_name_shows_the_old(
     tmp_path, autojump_clock, objects
 ):
