@@ -76,6 +76,9 @@ class Mounts(RuleBasedStateMachine):
         """The stores that fail now."""
         self.foreign: set[str] = set()
         """Names of which a replica held what the primary never did: with the primary down nobody can tell."""
+        self.cached = cached
+        self.unwished: set[str] = set()
+        """Names that a killed host may have read, and cached, without a wish for them in its journal yet."""
         self.views = [View(ttl), View(0)]
         self.hosts = [
             Host(self.loop, self.stores, self.directory / str(at), cached=cached, metadata_ttl=view.ttl)
@@ -124,6 +127,7 @@ class Mounts(RuleBasedStateMachine):
     def written(self, at: int, name: str, data: bytes | None) -> Held | None:
         held = self.primary.change(name, data, self.now)
         self.versions[name] = self.version(name)
+        self.unwished.discard(name)
         self.views[at].changed(self.primary, name)
         return held
 
@@ -594,6 +598,8 @@ class Mounts(RuleBasedStateMachine):
         if self.is_down:
             self.all_is_well_again()
         view = self.views[at]
+        if self.cached:
+            self.unwished.update(NAMES)
         self.handles = [handle for handle in self.handles if handle[0] != at]
         hidden = view.hidden
         kept = self.kept(at)
@@ -650,7 +656,7 @@ class Mounts(RuleBasedStateMachine):
                 pass
         for name in NAMES:
             held = self.primary.at_present(name)
-            if held is None or name in self.foreign:
+            if held is None or name in self.foreign | self.unwished:
                 continue  # what was taken from one replica is found missing only when it is read from
             for store in (self.stores.near, self.stores.far):
                 assert content(store, name) == held.data, f"{store.profile} lacks {name}"
