@@ -145,7 +145,7 @@ class Scripted(StorageProvider):
         self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str | None = None
     ) -> MultipartUpload:
         self._begin("start_upload", key)
-        return self.inner.start_upload(key, metadata=metadata, content_type=content_type)
+        return ScriptedUpload(self, key, self.inner.start_upload(key, metadata=metadata, content_type=content_type))
 
     def copy(
         self,
@@ -293,3 +293,25 @@ class _ScriptedReader(ObjectReader):
     def close(self) -> None:
         self._store.closed_answers += 1
         self._answer.close()
+
+
+class ScriptedUpload(MultipartUpload):
+    """An upload in parts to a scripted store, which may fail after it began."""
+
+    def __init__(self, store: Scripted, key: str, inner: MultipartUpload) -> None:
+        self._store = store
+        self._key = key
+        self._inner = inner
+        self.token = inner.token
+
+    def put_part(self, number: int, data: bytes | memoryview) -> None:
+        self._store._meet("put_part", self._key)
+        self._inner.put_part(number, data)
+
+    def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
+        self._store._meet("complete", self._key)
+        return self._inner.complete(if_absent=if_absent, expected=expected)
+
+    def abort(self) -> None:
+        self._store._meet("abort", self._key)
+        self._inner.abort()
