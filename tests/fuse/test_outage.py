@@ -98,7 +98,7 @@ def test_R2_R8_the_kernel_forgets_what_it_was_told_of_a_file_that_failed(tmp_pat
             shows(m.path / name, None if name.endswith("new") else b"old")
         bring_back(m)
         for name in ("new", "d/new", "replaced", "d/replaced"):
-            wait_until(lambda name=name: tree(m.store("primary")).get(name) == b"in the outage")
+            wait_until(lambda name=name: tree(m.store("primary")).get(name) == b"in the outage", 40)
             shows(m.path / name, b"in the outage")
             assert (m.path / name).stat().st_nlink == 1
         m.umount()
@@ -117,7 +117,7 @@ def shows(path: Path, content: bytes | None) -> None:
         except OSError:
             return False  # ESTALE: opened by what the kernel was told before
 
-    wait_until(is_shown, 10)
+    wait_until(is_shown, 20)
 
 
 def test_L6_R8_the_disk_of_the_primary_is_unmounted_and_its_mountpoint_is_empty(m: Mounted) -> None:
