@@ -165,6 +165,11 @@ class Namespace:
             successor.overrides = inode.overrides
             successor.metadata, successor.checked, successor.change = inode.metadata, inode.checked, inode.change
             self.table.hold(parent, successor)
+            if parent.entries is not None:
+                # They say that the last listing told of it, which may have begun after the primary lost it.
+                parent.entries.doubt()
+            if not self.is_down:
+                parent.listing = None
             self.table.drop_if_idle(successor)
         inode.checked = float("-inf")
 

@@ -157,6 +157,7 @@ def an_fsync_tells_it_too(hosts: Hosts) -> None:
         os.close(first)
     assert hosts.content("synced") == b"2wo"
     saved = hosts.one.root / "saved"
+    wait_until(lambda: any(entry["key"] == "synced" for entry in recover(hosts.one, "list")))  # as above
     recover(hosts.one, "save", str(saved))
     assert (saved / "synced").read_bytes() == b"one"
 

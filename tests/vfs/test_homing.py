@@ -132,3 +132,25 @@ async def test_W4_a_primary_that_takes_nothing_is_tried_less_and_less(tmp_path, 
             w.parts.manager.primary_source.health.succeeded()
             await trio.sleep(LONGEST_PAUSE)
         assert 50 < store.asked - tried < 250
+
+
+@KINDS
+async def test_R2_a_file_that_was_deleted_elsewhere_is_not_shown_because_its_close_failed(
+    tmp_path, autojump_clock, objects
+):
+    """The last listing did not tell of it, as it was gone by then: that listing vouches for nothing."""
+    async with running(tmp_path, objects=objects, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        assert await names(w.fs) == ["a"]
+        handle, _ = await w.fs.open((await walk(w.fs, "a")).number, os.O_RDWR)
+        await w.fs.write(handle, 0, b"new")
+        w.parts.manager.primary.delete("a")
+        await trio.sleep(61)
+        assert await names(w.fs) == ["a"]  # as it is being written here
+        with pytest.raises(OSError) as error:
+            await w.fs.flush(handle)
+        assert error.value.errno == errno.ESTALE
+        await w.fs.release(handle)
+        with pytest.raises(FileNotFoundError):
+            await w.fs.lookup(ROOT, "a")
+        assert await names(w.fs) == []
