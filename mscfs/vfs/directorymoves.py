@@ -141,12 +141,12 @@ class DirectoryMoves(Changes):
 
     async def _lose_name(self, directory: Inode, inode: Inode) -> None:
         """Take a name away, and the wish to send its content. The caller holds the inode's lock."""
-        if inode.staging is not None:
+        staging = inode.staging
+        if staging is not None:
             # Of an upload that failed, say by fsync() in an outage: a recovery would bring it home under this name.
-            await self._uploads.forget_row(inode.staging)
+            await self._uploads.forget_row(staging)
+            staging.drop()
         inode.deleted = True
-        if inode.staging is not None:
-            inode.staging.drop()
         self.namespace.removed(directory, inode.name)
         self._names_changed(directory)
         self._table.detach(inode)
