@@ -156,7 +156,14 @@ class Mounts(RuleBasedStateMachine):
         assert error.errno in TROUBLE | (GONE if may_be_gone else set()), repr(error)
 
     def look_up(self, at: int, name: str):
-        """Attributes, or None; checked."""
+        """Attributes; None: there is no such file, or nobody can tell; checked."""
+        try:
+            return self.found_or_error(at, name)
+        except OSError:
+            return None
+
+    def found_or_error(self, at: int, name: str):
+        """Attributes, or None: there is no such file; checked. OSError: nobody can tell."""
         believable = self.believable(at, name)
         local = self.views[at].local(name)
         try:
@@ -167,7 +174,7 @@ class Mounts(RuleBasedStateMachine):
             return None
         except OSError as error:
             self.fails_rightly(error, may_be_gone=False)
-            return None
+            raise
         if local is not None:
             assert found.number == local.number
         else:
@@ -215,8 +222,11 @@ class Mounts(RuleBasedStateMachine):
 
     @rule(at=hosts, name=names_of_files, exclusive=st.booleans(), die_at=soon)
     def create(self, at: int, name: str, exclusive: bool, die_at: int | None) -> None:
-        if self.look_up(at, name) is not None:
-            return
+        try:
+            if self.found_or_error(at, name) is not None:
+                return
+        except OSError:
+            return  # the kernel goes no further
         view = self.views[at]
         flags = os.O_RDWR | (os.O_EXCL if exclusive else 0)
         doomed = view.hidden.get(name, [])
