@@ -2,8 +2,9 @@
 
 One SQLite file in the profile's state directory, which may be thrown away at any time. A directory's listing is kept
 as the pages it came in (columns, about 35 bytes a name), each sealed with a digest; what was told of single names
-since, or changed on a mount, stands beside it and wins when it is younger than the listing's beginning. Moments are
-seconds since the epoch.
+since, or changed on a mount, stands beside it and wins when it is younger than the listing's beginning. The pages of a
+large one are written while it is under way, below a number that is no directory's, so that nobody has to hold them all.
+Moments are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -83,7 +84,12 @@ class LastKnown:
         self._database = Database(path, _SCHEMA, VERSION, name="list of names")
 
     def directories(self) -> dict[str, bool]:
-        """The directories of which something is known, and whether their listing is."""
+        """The directories of which something is known, and whether their listing is.
+
+        What an earlier process left of listings that were under way is thrown away.
+        """
+        with self._database.transaction(durable=False) as connection:
+            connection.execute("DELETE FROM pages WHERE directory < 0")
         return {
             to_name(row[0]): bool(row[1])
             for row in self._database.query("SELECT key, taken IS NOT NULL FROM directories")
@@ -106,31 +112,45 @@ class LastKnown:
             )
             self._evict(connection)
 
-    def replace(self, directory: str, taken: float, pages: Sequence[Page]) -> None:
-        """Take in a complete listing that began at `taken`. Pages that are the same as before are not written."""
-        rows = self._database.query(
-            f"SELECT position, SUBSTR(content, 1, {_DIGEST}) FROM pages"  # noqa: S608 - a number of ours
-            " JOIN directories ON directories.id = pages.directory WHERE key = ?",
-            (to_bytes(directory),),
-        )
-        before: dict[int, bytes] = dict(rows)
-        changed = []
-        for position, page in enumerate(pages):
-            content = msgspec.msgpack.encode(page)
-            if before.get(position) != _digest(content):
-                changed.append((position, seal(content)))
+    def keep(self, directory: str, listing: int, position: int, pages: Sequence[Page]) -> None:
+        """Take in pages, from `position` on, of a listing that is under way. They count once `replace` has come.
+
+        `listing` is its number, at least 1, which no other one has in the life of this object.
+        """
+        changed = self._changed(directory, position, pages)
+        with self._database.transaction(durable=False) as connection:
+            _insert(connection, -listing, changed)
+
+    def drop(self, listing: int) -> None:
+        """A listing came to no end: forget what `keep` had of it."""
+        with self._database.transaction(durable=False) as connection:
+            connection.execute("DELETE FROM pages WHERE directory = ?", (-listing,))
+
+    def replace(
+        self, directory: str, taken: float, pages: Sequence[Page], *, listing: int = 0, position: int = 0
+    ) -> bool:
+        """Take in a complete listing that began at `taken`: what `keep` had of it, and `pages` from `position` on.
+
+        Pages that are the same as before are not written. False: they have been forgotten meanwhile, so that the
+        listing has holes; then none is known.
+        """
+        changed, count = self._changed(directory, position, pages), position + len(pages)
         with self._database.transaction(durable=False) as connection:
             row = _row(connection, directory, taken)
-            connection.executemany(
-                "INSERT OR REPLACE INTO pages VALUES (?, ?, ?)", [(row, *position) for position in changed]
-            )
-            connection.execute("DELETE FROM pages WHERE directory = ? AND position >= ?", (row, len(pages)))
+            connection.execute("UPDATE OR REPLACE pages SET directory = ? WHERE directory = ?", (row, -listing))
+            _insert(connection, row, changed)
+            connection.execute("DELETE FROM pages WHERE directory = ? AND position >= ?", (row, count))
+            found = connection.execute("SELECT COUNT(*) FROM pages WHERE directory = ?", (row,)).fetchone()[0]
+            is_whole = bool(found == count)
+            if not is_whole:
+                connection.execute("DELETE FROM pages WHERE directory = ?", (row,))
             connection.execute("DELETE FROM names WHERE directory = ? AND moment < ?", (row, taken))
             connection.execute(
                 f"UPDATE directories SET taken = ?, touched = MAX(touched, ?), bytes = {_SIZE} WHERE id = ?",  # noqa: S608
-                (taken, taken, row),
+                (taken if is_whole else None, taken, row),
             )
             self._evict(connection)
+        return is_whole
 
     def forget_below(self, directory: str) -> None:
         """Forget a directory and all below it."""
@@ -183,6 +203,22 @@ class LastKnown:
         """Close this process's connection."""
         self._database.close()
 
+    def _changed(self, directory: str, position: int, pages: Sequence[Page]) -> list[tuple[int, bytes]]:
+        """Position and sealed content of those pages that are not the same as in the last listing."""
+        before: dict[int, bytes] = dict(
+            self._database.query(
+                f"SELECT position, SUBSTR(content, 1, {_DIGEST}) FROM pages"  # noqa: S608 - a number of ours
+                " JOIN directories ON directories.id = pages.directory WHERE key = ? AND position BETWEEN ? AND ?",
+                (to_bytes(directory), position, position + len(pages) - 1),
+            )
+        )
+        changed = []
+        for at, page in enumerate(pages, position):
+            content = msgspec.msgpack.encode(page)
+            if before.get(at) != _digest(content):
+                changed.append((at, seal(content)))
+        return changed
+
     def _evict(self, connection: Connection) -> None:
         """Forget directories, those that were told of longest ago first, until what is kept is below the limit."""
         if self._total(connection) <= self._limit:
@@ -202,6 +238,10 @@ class LastKnown:
     @staticmethod
     def _total(connection: Connection) -> int:
         return int(connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM directories").fetchone()[0])
+
+
+def _insert(connection: Connection, row: int, pages: Sequence[tuple[int, bytes]]) -> None:
+    connection.executemany("INSERT OR REPLACE INTO pages VALUES (?, ?, ?)", [(row, *page) for page in pages])
 
 
 def seal(content: bytes) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -18,8 +21,33 @@ log = logging.getLogger(__name__)
 
 GATHER = 0.2
 """Seconds for which what was told is gathered, so that it costs one transaction. A kill -9 loses that much."""
+BATCH = 32
+"""Pages of a listing that are held before they are written."""
 MOST_NAMES = 2_000_000
-"""Of listings that are under way or wait to be written. One that would exceed it is not kept."""
+"""Of listings that wait to be written. One that would exceed it is not kept."""
+
+
+@dataclass(slots=True)
+class _Coming:
+    """A listing under way: the pages that wait for their batch, or for its end."""
+
+    number: int
+    position: int = 0
+    """Of the first of `pages`; those before it were handed over to be written."""
+    pages: list[Page] = field(default_factory=list)
+
+    @property
+    def names(self) -> int:
+        return sum(len(page.names) for page in self.pages)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Pages to be written; with `taken` they are the last ones of a listing that began then."""
+
+    directory: str
+    coming: _Coming
+    taken: float | None = None
 
 
 class Recorder:
@@ -32,12 +60,15 @@ class Recorder:
         self._last_known = last_known
         self._run_blocking = run_blocking
         self._epoch = time.time() - clock()
-        self._coming: dict[Listing, list[Page]] = {}
+        self._coming: dict[Listing, _Coming] = {}
+        self._numbers = itertools.count(1)
         self._names = 0
         """Names in pages that are not written yet."""
         self._told: list[Told] = []
         self._forgotten: list[str] = []
-        self._listed: list[tuple[str, float, list[Page]]] = []
+        self._listed: list[_Batch] = []
+        self._dropped: list[int] = []
+        """The numbers of listings that came to no end, and that pages of were handed over."""
         self._directories: dict[str, bool] = {}
         """The directories of which something is known, or will be, and whether their listing is."""
         self._wake = trio.Event()
@@ -71,20 +102,39 @@ class Recorder:
             told, self._told = self._told, []
             listed, self._listed = self._listed, []
             forgotten, self._forgotten = self._forgotten, []
-            if self._last_known is None or not (told or listed or forgotten):
+            dropped, self._dropped = self._dropped, []
+            if self._last_known is None or not (told or listed or forgotten or dropped):
                 return
             try:
                 for directory in forgotten:
                     await self._run_blocking(self._last_known.forget_below, directory)
                 if told:
                     await self._run_blocking(self._last_known.record, told)
-                for directory, taken, pages in listed:
-                    await self._run_blocking(self._last_known.replace, directory, self._epoch + taken, pages)
+                for batch in listed:
+                    await self._write_batch(self._last_known, batch)
+                for number in dropped:
+                    await self._run_blocking(self._last_known.drop, number)
                 self._is_failing = False
             except StorageError as error:
                 await self._begin_anew(error)
             finally:
-                self._names -= sum(_count(pages) for _, _, pages in listed)
+                self._names -= sum(batch.coming.names for batch in listed)
+
+    async def _write_batch(self, last_known: LastKnown, batch: _Batch) -> None:
+        directory, coming, taken = batch.directory, batch.coming, batch.taken
+        if taken is None:
+            await self._run_blocking(last_known.keep, directory, coming.number, coming.position, coming.pages)
+        elif not await self._run_blocking(
+            partial(
+                last_known.replace,
+                directory,
+                self._epoch + taken,
+                coming.pages,
+                listing=coming.number,
+                position=coming.position,
+            )
+        ):
+            self._directories[directory] = False
 
     # -- what is told ---------------------------------------------------------------------------------------------
 
@@ -93,25 +143,34 @@ class Recorder:
         if self._last_known is None:
             return
         if listing.pages == 0:
-            self._coming[listing] = []
+            self._coming[listing] = _Coming(next(self._numbers))
             self._directories.setdefault(listing.directory.key, False)
-        pages = self._coming.get(listing)
-        if pages is None:
+        coming = self._coming.get(listing)
+        if coming is None:
             return
-        pages.append(page)
+        coming.pages.append(page)
         self._names += len(page.names)
         if self._names > MOST_NAMES:
             self.ended(listing)
+        elif len(coming.pages) == BATCH:
+            self._listed.append(_Batch(listing.directory.key, coming))
+            self._coming[listing] = _Coming(coming.number, coming.position + BATCH)
+            self._wake.set()
 
     def complete(self, listing: Listing) -> None:
         """All pages have come."""
-        pages = self._coming.pop(listing, None)
-        if pages is not None:
-            self._list(listing, pages)
+        coming = self._coming.pop(listing, None)
+        if coming is not None:
+            self._list(listing, coming)
 
     def ended(self, listing: Listing) -> None:
         """The listing is over; if it is not complete, its pages are of no use."""
-        self._names -= _count(self._coming.pop(listing, []))
+        coming = self._coming.pop(listing, None)
+        if coming is not None:
+            self._names -= coming.names
+            if coming.position:
+                self._dropped.append(coming.number)
+                self._wake.set()
 
     def told(self, directory: str, name: bytes, entry: Entry | None, moment: float) -> None:
         """A single name was told of, or changed here; `entry` None: it does not exist."""
@@ -126,7 +185,7 @@ class Recorder:
     def emptied(self, listing: Listing) -> None:
         """A directory was made: nothing is in it, whatever was in one of that name before."""
         if self._last_known is not None:
-            self._list(listing, [])
+            self._list(listing, _Coming(next(self._numbers)))
 
     def forget_below(self, directory: str) -> None:
         """A directory was moved here: what was known of one of that name is of another one."""
@@ -135,11 +194,14 @@ class Recorder:
             for known in [key for key in self._directories if key.startswith(directory)]:
                 del self._directories[known]
             self._told = [told for told in self._told if not told.directory.startswith(directory)]
-            self._listed = [listed for listed in self._listed if not listed[0].startswith(directory)]
+            for batch in [batch for batch in self._listed if batch.directory.startswith(directory)]:
+                self._listed.remove(batch)
+                self._names -= batch.coming.names
+                self._dropped.append(batch.coming.number)
             self._wake.set()
 
-    def _list(self, listing: Listing, pages: list[Page]) -> None:
-        self._listed.append((listing.directory.key, listing.taken, pages))
+    def _list(self, listing: Listing, coming: _Coming) -> None:
+        self._listed.append(_Batch(listing.directory.key, coming, listing.taken))
         self._directories[listing.directory.key] = True
         self._wake.set()
 
@@ -189,7 +251,3 @@ class Recorder:
         self._is_failing = True
         self._directories.clear()
         await self._run_blocking(self._last_known.discard)
-
-
-def _count(pages: list[Page]) -> int:
-    return sum(len(page.names) for page in pages)

@@ -76,6 +76,54 @@ def test_R8_a_shorter_listing_leaves_no_pages_of_the_longer(known: LastKnown) ->
     assert (list(found.pages), found.is_whole) == ([], True)
 
 
+def names_of(known: LastKnown, directory: str = "") -> list[bytes]:
+    found = known.read(directory)
+    assert found is not None
+    return [name for one in found.pages for name in one.names] if found.is_whole else [b"(not whole)"]
+
+
+def test_R8_a_listing_that_is_written_while_it_is_under_way(known: LastKnown, path: Path) -> None:
+    pages = [page(entry(name)) for name in "abcde"]
+    known.replace("", 1.0, [page(entry(name)) for name in "axyzefg"])
+    known.keep("", 7, 0, pages[:2])
+    known.keep("", 8, 0, [page(entry("of a listing that is given up"))])
+    known.keep("", 7, 2, pages[2:3])
+    assert names_of(known) == [b"a", b"x", b"y", b"z", b"e", b"f", b"g"], "it counts when it is complete"
+    known.drop(8)
+    assert known.replace("", 2.0, pages[3:], listing=7, position=3)
+    assert names_of(known) == names_of(LastKnown(path)) == [b"a", b"b", b"c", b"d", b"e"]
+    assert set(rowids(path)) == set(range(5)), "and nothing else is left"
+
+
+@pytest.mark.parametrize("how", ["moved", "made anew", "discarded"])
+def test_R8_a_listing_with_holes_is_none(known: LastKnown, how: str) -> None:
+    pages = [page(entry(name)) for name in "abc"]
+    known.replace("d/", 1.0, pages)
+    known.keep("d/", 1, 0, pages[:2])  # the same as before, so that nothing is written
+    if how == "moved":
+        known.forget_below("d/")
+    elif how == "made anew":
+        known.replace("d/", 2.0, [])
+    else:
+        known.discard()
+    assert not known.replace("d/", 3.0, pages[2:], listing=1, position=2)
+    assert known.directories() == {"d/": False}
+    assert names_of(known, "d/") == [b"(not whole)"]
+    assert known.replace("d/", 4.0, pages)
+    assert names_of(known, "d/") == [b"a", b"b", b"c"]
+
+
+def test_R8_listings_that_a_kill_left_under_way_are_thrown_away(known: LastKnown, path: Path) -> None:
+    known.keep("", 1, 0, [page(entry("a"), entry("b"))])
+    known.close()
+    assert rowids(path)
+    again = LastKnown(path)
+    assert again.directories() == {}
+    assert not rowids(path)
+    assert again.replace("", 1.0, [page(entry("c"))], listing=1)
+    assert names_of(again) == [b"c"]
+
+
 def test_R8_a_directory_that_was_moved_takes_nothing_of_its_predecessor(known: LastKnown) -> None:
     for key in ("d/", "d/e/", "dd/", ""):
         known.replace(key, 1.0, [page(entry("a"))])
