@@ -24,7 +24,7 @@ from mscfs.config.load import find_profile
 from mscfs.config.values import Config
 from mscfs.directories import state_directory
 from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
-from mscfs.fuse import loop
+from mscfs.fuse import loop, trim
 from mscfs.fuse.answers import make_kernel_ask
 from mscfs.fuse.assembly import MountParts, assemble, make_memory, names_file, open_cache
 from mscfs.fuse.operations import Operations
@@ -234,6 +234,7 @@ async def _serve(
                     background.start_soon(parts.prober.run)
                     background.start_soon(parts.recorder.run)
                     background.start_soon(mount.loop_delay.run)
+                    background.start_soon(trim.run, run_blocking, trim.find_trim())
                     background.start_soon(parts.fetcher.sweep)
                     background.start_soon(parts.namespace.sweep)
                     for service in services:
