@@ -35,6 +35,7 @@ MODULES = {
     "mount": "mount",
     "umount": "umount",
     "status": "status",
+    "metrics": "metrics",
     "drain": "status",
     "recover": "recover",
     **dict.fromkeys(("ls", "info", "cat", "cp", "rm", "where"), "objects"),

@@ -92,7 +92,7 @@ def _checked(name: str, value: str | None) -> Any:
 
     if value is None:
         scalar: Any = True
-    elif name.endswith("_mode"):
+    elif name.endswith(("_mode", "_address")):
         scalar = value
     else:
         try:

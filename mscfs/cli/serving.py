@@ -24,6 +24,7 @@ def load() -> None:
     """Import what only a process needs in which a mount runs."""
     gc.disable()  # what is loaded stays: looking for garbage in it takes an eighth of the time
     import mscfs.fuse.session  # noqa: PLC0415
+    import mscfs.telemetry.scrape  # noqa: PLC0415
     import mscfs.telemetry.service  # noqa: F401, PLC0415
 
 
@@ -50,6 +51,8 @@ def serve(plan: Plan, report_ready: Callable[[str], None] = lambda _: None) -> N
 def _serve(plan: Plan, report_ready: Callable[[str], None]) -> None:
     from mscfs.fuse.session import Mount, MountRequest, run  # noqa: PLC0415 - see load
     from mscfs.fuse.watchdog import INTERVAL, Watchdog, ask  # noqa: PLC0415
+    from mscfs.telemetry.scrape import listening  # noqa: PLC0415
+    from mscfs.telemetry.scrape import serve as serve_scrapes  # noqa: PLC0415
     from mscfs.telemetry.service import MountService  # noqa: PLC0415
 
     faulthandler.enable()  # a mount that systemd's watchdog ends says where each thread was
@@ -85,5 +88,9 @@ def _serve(plan: Plan, report_ready: Callable[[str], None]) -> None:
         patience = int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6  # systemd's; 0 when it does not want to hear of us
         await Watchdog(question, alive, interval=min(INTERVAL, patience / 2 or INTERVAL)).run()
 
+    async def answer_scrapes(running: Mount) -> None:
+        await serve_scrapes(scraped, MountService(running).exposition)
+
     request = MountRequest(plan.config, plan.profile, plan.mountpoint, plan.read_only, plan.allow_other)
-    run(request, announce, services=(answer_commands, tell_stopping, watch))
+    with listening(plan.config.profiles[plan.profile].mscfs.metrics_address) as scraped:
+        run(request, announce, services=(answer_commands, tell_stopping, watch, answer_scrapes))

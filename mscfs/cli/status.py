@@ -100,11 +100,14 @@ def find_mount(mountpoint: Path) -> MountRecord:
     return record
 
 
-def status_of(record: MountRecord) -> dict[str, Any]:
-    """The status document of a mount; of one that does not answer, what its record tells."""
+def status_of(record: MountRecord, *, look: bool = True) -> dict[str, Any]:
+    """The status document of a mount; of one that does not answer, what its record tells.
+
+    With `look` the mount asks its stores first how they are.
+    """
     try:
         document: dict[str, Any] = control.request(
-            Path(record.socket), "status", {"look": True}, timeout=_ANSWER_TIMEOUT
+            Path(record.socket), "status", {"look": look}, timeout=_ANSWER_TIMEOUT
         )
     except MountError:
         unresponsive = MountStatus(

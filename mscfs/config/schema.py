@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, with_config
 from typing_extensions import TypedDict
 
 from mscfs.config.check import STRICT
-from mscfs.config.units import parse_duration, parse_size
+from mscfs.config.units import parse_address, parse_duration, parse_size
 from mscfs.config.values import MIB
 
 
@@ -41,6 +41,13 @@ def _mode(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch("(0o?)?[0-7]{3}", value):
         return int(value[-3:], 8)
     raise ValueError('must be three octal digits in quotes, such as "0644"')
+
+
+def _address(value: Any) -> str:
+    text = value if isinstance(value, str) else str(value)  # YAML may have read a number
+    if text:
+        parse_address(text)
+    return text
 
 
 def _chunk_size(size: int) -> int:
@@ -84,6 +91,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 TimeLimit = Annotated[float, BeforeValidator(_duration), AfterValidator(_time_limit)]
 UserId = Annotated[int, Field(ge=0, lt=2**32 - 1, description="a numeric id")]
+Address = Annotated[str, BeforeValidator(_address)]
 Mode = Annotated[int, BeforeValidator(_mode)]
 
 
@@ -223,6 +231,7 @@ class Mscfs(TypedDict, total=False):
     chunk_size: Annotated[int, BeforeValidator(_size), AfterValidator(_chunk_size)]
     staging_limit: Size
     shutdown_timeout: Duration
+    metrics_address: Address
     hedging: Flag
     sibling_read_ahead: Flag
     workers: Annotated[int, Field(ge=0, le=64, description="a whole number from 0 to 64")]

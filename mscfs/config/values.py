@@ -82,6 +82,8 @@ class MscfsOptions:
     staging_limit: int = 0
     """Bytes of staging files at once; 0: as much as the disk has free."""
     shutdown_timeout: float = 90.0
+    metrics_address: str = ""
+    """`HOST:PORT` where metrics are told over HTTP, without a host on the loopback; empty: no port is opened."""
     hedging: bool = True
     sibling_read_ahead: bool = True
     """Fetch the next small files of a directory whose files are opened in listing order."""

@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Coroutine, Sequence
+from time import perf_counter
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
@@ -15,6 +16,7 @@ import pyfuse3
 from mscfs.errors import ReadOnlyError
 from mscfs.fuse.answers import no_entry, to_entry
 from mscfs.fuse.directories import reply
+from mscfs.fuse.requests import RequestCounts
 from mscfs.fuse.xattrs import OURS, XattrReader
 from mscfs.vfs.filesystem import Change, Filesystem, Owner
 from mscfs.vfs.paths import NAME_MAX, to_bytes, to_name
@@ -31,20 +33,30 @@ Handler = Callable[Concatenate["Operations", Parameters], Coroutine[Any, Any, An
 
 
 def guarded(handler: Handler[Parameters, Answer]) -> Handler[Parameters, Answer]:
-    """Turn errors into an errno for this one call: any other exception would end the whole mount (L3)."""
+    """Turn errors into an errno for this one call: any other exception would end the whole mount (L3). Count it."""
+    name = handler.__name__
 
     @functools.wraps(handler)
     async def call(self: Operations, /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Answer:
+        counts = self.requests[name]
+        counts.begun += 1
+        began = perf_counter()
         try:
             return await handler(self, *arguments, **named)
-        except pyfuse3.FUSEError:
+        except pyfuse3.FUSEError as error:
+            counts.errors[error.errno] += 1
             raise
         except OSError as error:
-            _log_failure(handler.__name__, error)
-            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+            _log_failure(name, error)
+            number = error.errno or errno.EIO
+            counts.errors[number] += 1
+            raise pyfuse3.FUSEError(number) from None
         except Exception:
-            log.exception("a bug in %s: this call fails with EIO, the mount goes on", handler.__name__)
+            log.exception("a bug in %s: this call fails with EIO, the mount goes on", name)
+            counts.errors[errno.EIO] += 1
             raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            counts.ended(perf_counter() - began)
 
     return call
 
@@ -76,8 +88,11 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, filesystem: Filesystem, xattrs: XattrReader, *, read_only: bool) -> None:
+    def __init__(
+        self, filesystem: Filesystem, xattrs: XattrReader, requests: RequestCounts, *, read_only: bool
+    ) -> None:
         super().__init__()
+        self.requests = requests
         self._filesystem = filesystem
         self._xattrs = xattrs
         self._read_only = read_only

@@ -9,8 +9,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +22,14 @@ from mscfs.cache.arena import SharedMemory
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
 from mscfs.directories import state_directory
-from mscfs.errors import AccessDeniedError, MountError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
+from mscfs.errors import AccessDeniedError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
 from mscfs.fuse import loop, trim
 from mscfs.fuse.answers import make_kernel_ask
 from mscfs.fuse.assembly import MountParts, assemble, make_memory, names_file, open_cache
+from mscfs.fuse.kernel import mounted
 from mscfs.fuse.operations import Operations
 from mscfs.fuse.ownership import shared
+from mscfs.fuse.requests import RequestCounts
 from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
 from mscfs.replicas.manager import ReplicaManager
@@ -90,6 +91,7 @@ class Mount:
         self.started = time.time()
         self.stopping = False
         self.loop_delay = LoopDelay()
+        self.requests = RequestCounts()
         self.primary_decides: bool | None = None
         """Whether the primary decides about the conditions of writes (W5); None while that is not known."""
         self._stop = trio.Event()
@@ -226,7 +228,19 @@ async def _serve(
                     with trio.move_on_after(PATIENCE):
                         await tried.wait()
                 mount = Mount(request, parts, recovery)
-                with _mounted(mount):
+                operations = Operations(
+                    parts.filesystem,
+                    XattrReader(manager, run_blocking),
+                    mount.requests,
+                    read_only=request.read_only,
+                )
+                with mounted(
+                    operations,
+                    request.profile,
+                    request.mountpoint,
+                    read_only=request.read_only,
+                    allow_other=request.allow_other,
+                ):
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)
                         background.start_soon(parts.homing.run)
@@ -372,30 +386,3 @@ async def _a_replica_answers(manager: ReplicaManager, run_blocking: RunBlocking)
             for replica in manager.replicas:
                 nursery.start_soon(ask, replica)
     return answered
-
-
-@contextmanager
-def _mounted(mount: Mount) -> Iterator[None]:
-    """The kernel's side of the mount; nothing stays mounted on the way out."""
-    request, parts = mount.request, mount.parts
-    operations = Operations(
-        parts.filesystem, XattrReader(parts.manager, parts.run_blocking), read_only=request.read_only
-    )
-    try:
-        pyfuse3.init(operations, str(request.mountpoint), _kernel_options(request))
-    except RuntimeError as error:
-        hint = " (allow_other needs `user_allow_other` in /etc/fuse.conf)" if request.allow_other else ""
-        raise MountError(f"the kernel refused to mount at {request.mountpoint}: {error}{hint}") from None
-    try:
-        yield
-    finally:
-        pyfuse3.close(unmount=True)
-
-
-def _kernel_options(request: MountRequest) -> set[str]:
-    options = {f"fsname={request.profile}", "subtype=mscfs", "default_permissions", "nosuid", "nodev"}
-    if request.allow_other:
-        options.add("allow_other")
-    if request.read_only:
-        options.add("ro")
-    return options

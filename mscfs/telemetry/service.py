@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import time
 from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.metadata import version
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
 from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import UsageError
+from mscfs.fuse.requests import BOUNDS, OperationCounts
 from mscfs.fuse.session import Mount
 from mscfs.replicas.source import Source
 from mscfs.telemetry import control, registry
@@ -27,6 +31,7 @@ from mscfs.telemetry.status import (
     MountStatus,
     PrimaryStatus,
     ReplicaStatus,
+    RequestStatus,
     StagingStatus,
     StoreState,
 )
@@ -67,6 +72,10 @@ class MountService:
         """Begin to unmount."""
         self._mount.stop()
         return {}
+
+    async def exposition(self) -> bytes:
+        """The metrics of the mount, for a scraper. Stores are not asked: a scrape costs no request."""
+        return await self._mount.parts.run_blocking(_expose, await self.document())
 
     async def document(self, silent: Collection[str] = ()) -> MountStatus:
         """What the mount is doing, as one value; `silent` are stores that have just not answered."""
@@ -120,7 +129,8 @@ class MountService:
             loop=LoopStatus(mean_delay=mount.loop_delay.mean, worst_delay=mount.loop_delay.worst),
             staging=StagingStatus(files=parts.area.files, bytes=parts.area.bytes),
             journal=JournalStatus(pending=pending, recovering=mount.recovery.left, kept=len(kept)),
-            version=version("mscfs"),
+            requests=[_request_status(name, counts) for name, counts in sorted(mount.requests.items())],
+            version=_version(),
             read_only=mount.request.read_only,
             started=mount.started,
             uptime=time.time() - mount.started,
@@ -141,6 +151,29 @@ def _cache_status(cache: ChunkCache | None) -> CacheStatus:
         return CacheStatus()
     now = cache.statistics()
     return CacheStatus(bytes=now.bytes, limit=now.limit, hits=now.hits, misses=now.misses, evictions=now.evictions)
+
+
+def _request_status(operation: str, counts: OperationCounts) -> RequestStatus:
+    *within, answered = accumulate(counts.durations)
+    return RequestStatus(
+        operation=operation,
+        begun=counts.begun,
+        answered=answered,
+        seconds=counts.seconds,
+        within={str(bound): number for bound, number in zip(BOUNDS, within, strict=True)},
+        errors={errno.errorcode.get(number, str(number)): times for number, times in sorted(counts.errors.items())},
+    )
+
+
+@cache
+def _version() -> str:
+    return version("mscfs")  # looks on disk
+
+
+def _expose(document: MountStatus) -> bytes:
+    from mscfs.telemetry.metrics import expose  # noqa: PLC0415 - most mounts are never scraped
+
+    return expose([document])
 
 
 def _state(source: Source, silent: Collection[str]) -> StoreState:

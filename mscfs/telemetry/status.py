@@ -124,6 +124,20 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     kept: int = 0
 
 
+class RequestStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The kernel's requests of one operation; those between `begun` and `answered` are under way."""
+
+    operation: str
+    begun: int = 0
+    answered: int = 0
+    seconds: float = 0.0
+    """How long the answers took together, without the time that a request waited for its turn."""
+    within: dict[str, int] = {}
+    """How many answers took so many seconds at most; all others took longer."""
+    errors: dict[str, int] = {}
+    """How many answers were which error, by its name (ENOENT)."""
+
+
 class MountStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One mount. Times in seconds; `started` since the epoch. Counters are since the mount started."""
 
@@ -139,6 +153,7 @@ class MountStatus(msgspec.Struct, frozen=True, kw_only=True):
     loop: LoopStatus = LoopStatus()
     staging: StagingStatus = StagingStatus()
     journal: JournalStatus = JournalStatus()
+    requests: list[RequestStatus] = []
     version: str = ""
     read_only: bool = False
     started: float = 0.0

@@ -28,12 +28,12 @@ def test_version():
 
 def test_help_names_every_command():
     shown = mscfs("--help").stdout
-    commands = "mount umount status drain recover demo config ls cat cp rm info where sync-replicas"
+    commands = "mount umount status metrics drain recover demo config ls cat cp rm info where sync-replicas"
     for command in commands.split():
         assert f" {command} " in shown
 
 
-@pytest.mark.parametrize("command", ["mount", "umount", "status", "drain", "demo"])
+@pytest.mark.parametrize("command", ["mount", "umount", "status", "metrics", "drain", "demo"])
 def test_help_of_a_command_has_examples(command):
     shown = mscfs(command, "--help")
     assert shown.returncode == 0
@@ -49,9 +49,8 @@ def test_a_wrong_call_is_not_a_traceback():
 def test_help_loads_nothing_heavy():
     code = "import sys, mscfs.cli.app; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"trio", "pyfuse3", "boto3", "google.cloud.storage", "azure.storage.blob", "obstore", "pydantic"}.isdisjoint(
-        loaded
-    )
+    heavy = {"trio", "pyfuse3", "boto3", "google.cloud.storage", "azure.storage.blob", "obstore", "pydantic"}
+    assert (heavy | {"prometheus_client"}).isdisjoint(loaded)
 
 
 def test_what_the_daemon_is_forked_from_has_loaded_no_command():

@@ -31,6 +31,9 @@ def test_the_last_of_two_options_counts():
         ("read_consistency=replica", {"read_consistency": "replica"}),
         ("workers=2", {"workers": 2}),
         ("file_mode=0640", {"file_mode": 0o640}),
+        ("metrics_address=:9464", {"metrics_address": ":9464"}),
+        ("metrics_address=[::1]:9464", {"metrics_address": "[::1]:9464"}),
+        ("metrics_address=", {"metrics_address": ""}),
         ("uid=1000,gid=100", {"uid": 1000, "gid": 100}),
         ("uid=root", {"uid": 0}),
         ("gid=root", {"gid": 0}),
@@ -70,6 +73,8 @@ def test_what_mount_passes_along_for_others_is_ignored(text):
         ("metadata_ttl={", "mount option metadata_ttl: must be a duration"),
         ("chunk_size=1", "mount option chunk_size: must be from 64K"),
         ("metadata_ttl", "mount option metadata_ttl: must be a duration"),
+        ("metrics_address", "mount option metrics_address: must be HOST:PORT"),
+        ("metrics_address=9464", "mount option metrics_address: must be HOST:PORT"),
     ],
 )
 def test_a_mistake_is_one_line(text, message):

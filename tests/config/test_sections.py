@@ -149,6 +149,7 @@ def test_the_whole_mscfs_block() -> None:
         chunk_size=2097152,
         staging_limit="20g",
         shutdown_timeout=0,
+        metrics_address="[::1]:9464",
         hedging=False,
         sibling_read_ahead=False,
         workers=2,
@@ -168,6 +169,7 @@ def test_the_whole_mscfs_block() -> None:
         2 * MIB,
         20 * GIB,
         0.0,
+        "[::1]:9464",
         False,
         False,
         2,
@@ -209,6 +211,9 @@ def test_R2_metadata_ttl_may_be_zero() -> None:
         ("file_mode", "rw-", "must be three octal digits in quotes"),
         ("directory_mode", "1777", "must be three octal digits in quotes"),
         ("hedging", 1, "must be true or false, not 1"),
+        ("metrics_address", 9464, "must be HOST:PORT with a port from 1 to 65535"),
+        ("metrics_address", None, "must be HOST:PORT with a port from 1 to 65535"),
+        ("metrics_address", "127.0.0.1:0", "must be HOST:PORT with a port from 1 to 65535"),
     ],
 )
 def test_mscfs_errors(key: str, value: Any, words: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mscfs.config.units import format_size, parse_duration, parse_size
+from mscfs.config.units import format_size, parse_address, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,27 @@ def test_durations(text: str, seconds: float) -> None:
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        (":9464", "", 9464),
+        ("127.0.0.1:1", "127.0.0.1", 1),
+        ("node-7.example:65535", "node-7.example", 65535),
+        ("[::1]:9464", "::1", 9464),
+        ("[fe80::1%eth0]:9464", "fe80::1%eth0", 9464),
+    ],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    assert parse_address(text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "9464", "host", "host:", "host:http", "host:0", "host:65536", "host:-1", "::1:9464", "[::1]", "[]:9464"]
+    + ["http://host:9464", "host:9464/metrics", "user@host:9464", "a b:9464", ":9464\n", ":٣"],
+)
+def test_other_addresses_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be HOST:PORT"):
+        parse_address(text)

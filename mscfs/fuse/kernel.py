@@ -1,0 +1,32 @@
+"""The kernel's side of a mount."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyfuse3
+
+from mscfs.errors import MountError
+
+
+@contextmanager
+def mounted(
+    operations: pyfuse3.Operations, profile: str, mountpoint: Path, *, read_only: bool, allow_other: bool
+) -> Iterator[None]:
+    """Mounted within the context; nothing stays mounted on the way out. Raises MountError."""
+    options = {f"fsname={profile}", "subtype=mscfs", "default_permissions", "nosuid", "nodev"}
+    if allow_other:
+        options.add("allow_other")
+    if read_only:
+        options.add("ro")
+    try:
+        pyfuse3.init(operations, str(mountpoint), options)
+    except RuntimeError as error:
+        hint = " (allow_other needs `user_allow_other` in /etc/fuse.conf)" if allow_other else ""
+        raise MountError(f"the kernel refused to mount at {mountpoint}: {error}{hint}") from None
+    try:
+        yield
+    finally:
+        pyfuse3.close(unmount=True)
