@@ -55,8 +55,10 @@ def test_addresses(text: str, host: str, port: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "9464", "host", "host:", "host:http", "host:0", "host:65536", "host:-1", "::1:9464", "[::1]", "[]:9464"]
-    + ["http://host:9464", "host:9464/metrics", "user@host:9464", "a b:9464", ":9464\n", ":٣"],
+    [
+        *("", "9464", "host", "host:", "host:http", "host:0", "host:65536", "host:-1", "::1:9464", "[::1]", "[]:9464"),
+        *("http://host:9464", "host:9464/metrics", "user@host:9464", "a b:9464", ":9464\n", ":٣"),
+    ],
 )
 def test_other_addresses_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be HOST:PORT"):
