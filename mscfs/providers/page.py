@@ -83,7 +83,8 @@ class Entry(NamedTuple):
         )
 
 
-_NO_DETAIL = Detail()
+_NO_DETAIL, _NO_METADATA = Detail(), Detail(metadata={})
+"""What most objects have: one value for all of them, as it is kept for each."""
 
 
 def to_entry(found: ObjectMetadata, name: bytes, *, links: bool) -> Entry:
@@ -106,7 +107,7 @@ def to_entry(found: ObjectMetadata, name: bytes, *, links: bool) -> Entry:
         found.content_length,
         found.modified_ns or to_ns(found.last_modified),
         found.tag.encode("utf-8", "surrogateescape"),
-        None if detail == _NO_DETAIL else detail,
+        None if detail == _NO_DETAIL else _NO_METADATA if detail == _NO_METADATA else detail,
     )
 
 

@@ -28,6 +28,9 @@ BLOCK = 1 << BLOCK_BITS
 _SEGMENT = 1 << 16
 """Names in one dict of the index: one that grows further would stop everything while it is copied."""
 
+_TIDIED_AT = 1024
+"""Free slots that the sequence holds, at least, when they are taken out of it."""
+
 _UNKNOWN, _LOST, _FREE = 0, 3, 4
 """Marks of slots of which no listing that is remembered tells, whose names are gone, and that may be used again.
 Listings have 1 and 2 in turn."""
@@ -89,7 +92,8 @@ class Entries:
         """The slots in the order in which the latest listing told of them, and then those of names made here since."""
         self._free: list[int] = []
         self._freed: list[int] = []
-        """Free slots that the sequence may hold: used again with the next one, or they would stand in it twice."""
+        """Free slots that the sequence may hold: used again with the next one, or they would stand in it twice, or in
+        the part that somebody has read already."""
 
     # -- numbers --------------------------------------------------------------------------------------------------
 
@@ -152,6 +156,8 @@ class Entries:
 
     def add(self, entry: Entry) -> int:
         """A slot for a new name."""
+        if not self._free and len(self._freed) >= max(_TIDIED_AT, len(self.sequence) // 2):
+            self._tidy()
         if self._free:
             slot = self._free.pop()
             self.names[slot] = entry.name
@@ -323,6 +329,16 @@ class Entries:
         return (found.start() for found in re.finditer(b"[" + re.escape(other) + b"]", bytes(self.marks)))
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """Go on with a sequence of the names that are there, as the next listing would, which may be long in coming."""
+        directory = self.directory
+        if directory.coming is None:
+            before = self.sequence
+            self.sequence = array("I", (slot for slot in before if not self.states[slot] & GONE))
+            if directory.listing is not None and directory.listing.sequence is before:
+                directory.listing = directory.listing.over(self.sequence)
+            self._free, self._freed = self._freed, []
 
     def _write(self, slot: int, entry: Entry) -> None:
         self.kinds[slot] = entry.kind

@@ -11,6 +11,7 @@ import errno
 import logging
 from array import array
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Protocol
 
@@ -67,6 +68,12 @@ class Listing:
         """Wake those who wait: a page has come, or the end."""
         self._moved.set()
         self._moved = trio.Event()
+
+    def over(self, sequence: array[int]) -> Listing:
+        """The same, complete, with another sequence for those who begin to read it now."""
+        same = copy(self)
+        same.sequence = sequence
+        return same
 
     async def reach(self, position: int) -> None:
         """Return when there is an entry at `position`, or none will come. Raises what the listing failed with."""

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mscfs.providers.page import DIRECTORY, FILE, MAYBE_LINK, SYMLINK, Detail, Entry, PageBuilder
+from mscfs.providers.page import DIRECTORY, FILE, MAYBE_LINK, SYMLINK, Detail, Entry, PageBuilder, to_entry
 from mscfs.types import ObjectMetadata, from_ns
 from mscfs.vfs.entries import BLOCK, Entries
 from mscfs.vfs.inodes import InodeTable
@@ -125,6 +125,46 @@ def test_a_slot_does_not_come_twice_in_one_listing(table, entries):
     table.lose(table.root, "a")
     entries.add(file("b"))
     assert listed(entries) == ["b"]
+
+
+def come_and_go(table, entries, times: int) -> None:
+    for number in range(times):
+        slot = entries.add(file(f"temporary-{number}"))
+        entries.refer(slot)
+        table.lose(table.root, f"temporary-{number}")
+        table.forget(entries.number(slot), 1)
+
+
+def test_L4_names_that_come_and_go_take_no_more_room_each_time(table, entries):
+    """Checkpoints that are written under a temporary name and renamed, in a directory that nobody lists again."""
+    entries.begin(1.0)
+    entries.append(page(file("a"), file("b")))
+    table.root.listing = Listing(table.root, entries.sequence, 1.0, 0)
+    read_half = table.root.listing
+    come_and_go(table, entries, 10_000)
+    assert len(entries.names) < 2000
+    assert len(entries.sequence) < 2000
+    entries.add(file("c"))
+    assert listed(entries) == ["a", "b", "c"]
+    assert table.root.listing.sequence is entries.sequence, "who opens the directory now reads what is there now"
+    assert list(read_half.sequence[:2]) == [0, 1], "who reads it already goes on where he was"
+    assert len(set(read_half.sequence)) == len(read_half.sequence)
+
+
+def test_L4_a_sequence_that_a_listing_extends_is_left_to_it(table, entries):
+    entries.begin(1.0)
+    listing = table.root.coming = Listing(table.root, entries.sequence, 1.0, 0)
+    come_and_go(table, entries, 3000)
+    assert entries.sequence is listing.sequence
+    table.root.coming = None
+    come_and_go(table, entries, 1)
+    assert len(entries.sequence) <= 1
+
+
+def test_L4_that_an_object_has_no_metadata_is_kept_once():
+    found = [ObjectMetadata(name, 1, from_ns(0), metadata={}) for name in "ab"]
+    first, second = (to_entry(one, one.key.encode(), links=False) for one in found)
+    assert first.detail is second.detail is not None
 
 
 def test_an_inode_has_the_number_and_the_references_of_its_slot(table, entries):

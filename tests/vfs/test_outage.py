@@ -332,6 +332,26 @@ async def test_R8_a_listing_that_breaks_off_is_completed_from_what_is_known(tmp_
         assert len(await names(w.fs)) == 2499
 
 
+async def test_R8_after_a_listing_that_was_given_up_the_last_one_goes_on_with_what_came_since(
+    tmp_path, autojump_clock, monkeypatch
+):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        fill(w, "", 2500)
+        assert len(await names(w.fs)) == 2500
+        await trio.sleep(61)
+        w.parts.manager.primary.put("00000-told-of", b"by the page that came")
+        monkeypatch.setattr("mscfs.vfs.listings.UNWANTED_PAGES", 1)
+        given_up = w.parts.namespace._begin(w.parts.namespace.table.root)
+        await given_up.end()
+        assert not given_up.is_complete
+        switch(w, on=False, known=True)
+        handle, _, _ = await w.fs.create(ROOT, "made here", 0o644, os.O_WRONLY, ME)
+        listed = await names(w.fs)
+        assert len(listed) == len(set(listed)) == 2502
+        assert {"00000-told-of", "made here", "02499"} <= set(listed)
+        await w.fs.release(handle)
+
+
 async def test_R8_a_listing_of_replicas_shows_a_directory_where_both_are(tmp_path):
     async with world(tmp_path, objects=True) as w:
         near = w.parts.manager.replicas[0].provider
