@@ -57,7 +57,7 @@ def mount(
     foreground: Annotated[
         bool, typer.Option("--foreground", "-f", help="Stay in this terminal (or service) until unmounted.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each request to the stores.")] = False,
 ) -> None:
     """Mount a profile; returns when the mount answers."""
     asked = parse_options(",".join(options or []))

@@ -14,8 +14,8 @@ from sdnotify import SystemdNotifier
 from mscfs.cli.mount_table import leave_nothing
 from mscfs.cli.plan import Plan
 from mscfs.errors import MscfsError
+from mscfs.log import configure_logging
 from mscfs.telemetry import registry
-from mscfs.telemetry.log import configure_logging
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def serve(plan: Plan, report_ready: Callable[[str], None] = lambda _: None) -> N
     Under systemd it tells when it is ready and when it stops (sd_notify(3)). Raises MscfsError when it cannot start;
     the traceback of any other error is in the log.
     """
-    configure_logging(verbose=plan.verbose)
+    configure_logging(logging.DEBUG if plan.verbose else logging.INFO)
     try:
         _serve(plan, report_ready)
     except MscfsError:

@@ -24,9 +24,11 @@ from typing import NoReturn, cast
 from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import MscfsError, StorageError
+from mscfs.log import configure_logging
 from mscfs.providers.base import StorageProvider
 from mscfs.workers.protocol import (
     Cancel,
+    FetchDone,
     FrameBuffer,
     FromWorker,
     Heartbeat,
@@ -34,6 +36,7 @@ from mscfs.workers.protocol import (
     Prepare,
     Promote,
     Ready,
+    Request,
     Start,
     Stop,
     Stores,
@@ -48,7 +51,7 @@ from mscfs.workers.protocol import (
 from mscfs.workers.requests import RequestQueue, TakenRequest
 from mscfs.workers.tasks import AbandonedError, Tasks
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mscfs.workers.process")  # also where this module is the program
 
 _RECEIVE = 256 << 10
 _LAST_LOOKS = 50
@@ -103,24 +106,38 @@ def open_tasks(settings: WorkerSettings, memory: int) -> Tasks:
 def perform(taken: TakenRequest, tasks: Tasks, outbox: Outbox) -> None:
     """Perform one request and send its answer. Raises nothing."""
     request = taken.request
+    began = time.monotonic()
     try:
         if taken.is_abandoned:
             raise AbandonedError  # noqa: TRY301 - answered as one that was given up half-way is
-        outbox.send(tasks.perform(request, outbox.send, lambda: taken.is_abandoned))
+        result = tasks.perform(request, outbox.send, lambda: taken.is_abandoned)
+        outbox.send(result)
+        _tell(request, began, f"from {result.summary.source}" if isinstance(result, FetchDone) else "done")
     except AbandonedError:
         outbox.send(pack_error(request.id, StorageError("given up: nobody waits for it")))
+        _tell(request, began, "given up")
     except MscfsError as error:
         outbox.send(pack_error(request.id, error))
+        _tell(request, began, str(error))
     except BaseException as error:
         logger.exception("a bug in %s", type(request).__name__.lower())
         # The class only: what an unknown error says may hold anything.
         outbox.send(pack_error(request.id, StorageError(f"internal error: {type(error).__name__}")))
 
 
+def _tell(request: Request, began: float, outcome: str) -> None:
+    """What `mscfs mount --verbose` adds to the log."""
+    if logger.isEnabledFor(logging.DEBUG):
+        name, key = type(request).__name__.lower(), os.fsdecode(request.key)
+        logger.debug("%s %s: %s, %.3f s", name, key, outcome, time.monotonic() - began)
+
+
 def serve(connection: socket.socket, memory: int) -> None:
     """Work until the daemon says stop or goes away."""
     messages = _messages(connection)
-    start = next(messages)
+    start = next(messages, None)
+    if start is None:
+        return  # the daemon found something in the way of its mount
     assert isinstance(start, Start)
     outbox = Outbox(connection)
     try:
@@ -129,11 +146,7 @@ def serve(connection: socket.socket, memory: int) -> None:
             Path("/proc/self/comm").write_text(settings.name)
             # When memory runs out the kernel should take a worker, which is replaced, and not the mount.
             Path("/proc/self/oom_score_adj").write_text("500")
-        logging.basicConfig(
-            level=settings.log_level,
-            format=f"{settings.name}[{os.getpid()}]: %(levelname)s %(message)s",
-            force=True,  # instead of what a forked one was born with
-        )
+        configure_logging(settings.log_level, process=f"{settings.name}[{os.getpid()}]")
         tasks = open_tasks(settings, memory)
     except MscfsError as error:
         outbox.send(pack_error(0, error))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -219,6 +220,9 @@ def open_store(config: Config, profile: str, *, record_back_fill: Any) -> Storag
     options = config.profiles[profile].storage_provider.options
     if "refuse" in options:
         raise ConfigError(options["refuse"])
+    if "talkative" in options:
+        logging.getLogger("botocore.auth").debug("Authorization: %s", options["secret"])
+        logging.getLogger("mscfs.providers").warning("%s is odd", options["talkative"])
     primary = DirectoryStore(Path(options["root"]), profile)
     if "replica" not in options:
         return primary

@@ -97,3 +97,21 @@ def test_a_forked_worker_holds_nothing_of_the_daemon(told):
         names = sorted(name.partition(":")[0] for number, name in worker["descriptors"].items() if number not in "012")
         assert names == ["/memfd", "/memfd", "socket"]
         assert [worker["descriptors"][number] for number in "01"] == [os.devnull] * 2
+
+
+GIVEN_UP = """
+from mscfs.cache.arena import SharedMemory
+from mscfs.workers.launch import fork
+
+launched = fork(SharedMemory(1 << 20))
+launched.connection.close()
+"""
+
+
+def test_a_daemon_that_gives_up_before_it_needs_its_workers_is_no_bug_of_theirs():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Its output ends with the worker.
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_UP], capture_output=True, env=environment, check=True, timeout=60
+    )
+    assert done.stderr == b""

@@ -1,7 +1,9 @@
 """Worker processes: what they deliver, and what happens when they die."""
 
 import errno
+import logging
 import os
+import re
 import select
 import signal
 import subprocess
@@ -645,6 +647,25 @@ async def test_L5_no_secret_is_on_a_command_line_or_in_the_environment(store, ca
             shown = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
             assert b"mscfs.workers.process" in shown
             assert SECRET.encode() not in shown
+
+
+async def test_L5_a_worker_logs_as_the_mount_does(store, cache, memory, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("mscfs"), "level", logging.DEBUG)
+    pool = make_pool(store, cache, memory, store_options={"talkative": "a\x1b[2J\nkey"})
+    version = store.put("a", [CONTENT]).version
+    async with running(pool):
+        pids = {process_of(pool.fetchers), process_of(pool.transfers)}
+        await fetch(pool, "a", version)
+        with pytest.raises(NotFoundError):
+            await fetch(pool, "b", version)
+    lines = capfd.readouterr().err.splitlines()
+    told = r"\d{4}-\d\d-\d\d [\d:,]+ WARNING mscfs-\w+\[(\d+)\] mscfs.providers: a\\x1b\[2J\\nkey is odd"
+    assert {int(match[1]) for line in lines if (match := re.fullmatch(told, line))} == pids
+    assert [
+        line for line in lines if re.search(r" DEBUG \S+ mscfs.workers.process: fetch a: from test, [\d.]+ s$", line)
+    ]
+    assert [line for line in lines if re.search(r" DEBUG \S+ mscfs.workers.process: fetch b: test:b: no such", line)]
+    assert SECRET not in str(lines)
 
 
 async def test_a_frozen_worker_is_killed_and_replaced(store, cache, memory, monkeypatch):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mscfs.telemetry import log
+from mscfs import log
 
 HOSTILE = "a\x1b[2J\nINFO mscfs: all is well\r\x9b31m\x07b"
 

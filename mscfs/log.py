@@ -1,4 +1,4 @@
-"""Where the lines of a mount's log go: the journal under systemd, else standard error (a file, for a daemon)."""
+"""Where the lines of a mount's processes go: the journal under systemd, else standard error (a file, for a daemon)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mscfs.printable import printable
 _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
 
-def configure_logging(*, verbose: bool = False) -> None:
-    """Send mscfs's log to standard error: information and above, or everything when `verbose`.
+def configure_logging(level: int = logging.INFO, *, process: str = "") -> None:
+    """Send mscfs's log, from `level` on, to standard error; `process` is named in each line.
 
-    Other libraries' logs appear from warnings on: their details may quote requests with credentials (contract L5).
+    Other libraries' logs appear from warnings on: their details quote requests with credentials (contract L5).
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JournalFormatter() if _is_journal() else _LineFormatter())
+    handler.setFormatter(_JournalFormatter(process) if _is_journal() else _LineFormatter(process))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("mscfs").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("mscfs").setLevel(level)
     logging.captureWarnings(capture=True)
 
 
@@ -36,21 +36,25 @@ class _Formatter(logging.Formatter):
 
 
 class _LineFormatter(_Formatter):
-    """`2026-01-31 12:00:00,000 INFO mscfs.fuse: …`."""
+    """`2026-01-31 12:00:00,000 INFO mscfs.fuse: …`; of a worker `… INFO mscfs-fetch[4711] mscfs.providers.retry: …`."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, process: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {_before(process)}%(name)s: %(message)s")
 
 
 class _JournalFormatter(_Formatter):
     """The journal adds the time itself and takes the priority from `<N>` at the start of each line (sd-daemon(3))."""
 
-    def __init__(self) -> None:
-        super().__init__("%(name)s: %(message)s")
+    def __init__(self, process: str) -> None:
+        super().__init__(f"{_before(process)}%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
         return "\n".join(prefix + line for line in super().format(record).splitlines())
+
+
+def _before(process: str) -> str:
+    return f"{process} " if process else ""
 
 
 def _is_journal() -> bool:
