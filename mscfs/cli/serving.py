@@ -91,6 +91,14 @@ def _serve(plan: Plan, report_ready: Callable[[str], None]) -> None:
     async def answer_scrapes(running: Mount) -> None:
         await serve_scrapes(scraped, MountService(running).exposition)
 
+    async def send_metrics(running: Mount) -> None:
+        from mscfs.telemetry import otel  # noqa: PLC0415 - few are configured so
+
+        await otel.run(plan.config, plan.profile, MountService(running).document, running.wait_stop)
+
+    services = [answer_commands, tell_stopping, watch, answer_scrapes]
+    if "exporter" in plan.config.opentelemetry.get("metrics", {}):
+        services.append(send_metrics)
     request = MountRequest(plan.config, plan.profile, plan.mountpoint, plan.read_only, plan.allow_other)
     with listening(plan.config.profiles[plan.profile].mscfs.metrics_address) as scraped:
-        run(request, announce, services=(answer_commands, tell_stopping, watch, answer_scrapes))
+        run(request, announce, services)

@@ -113,5 +113,5 @@ def _unusable(problems: Iterable[Problem], profiles: Mapping[str, ProfileConfig 
 def _kind_of_unset(location: Location) -> Kind:
     if location[0] == "profiles":
         return "unusable"
-    # Nothing here reads `opentelemetry`.
+    # A mount does its work without `opentelemetry`.
     return "warning" if location[0] == "opentelemetry" else "error"

@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import socket
+import time
 import urllib.request
 from urllib.error import HTTPError, URLError
 
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mscfs.cli.mount_table import mounted_at
 from tests.fuse.mounting import wait_until
+from tests.telemetry.collector import Collector, attributes
 
 pytestmark = pytest.mark.mount
 
@@ -111,6 +113,41 @@ def test_what_programs_did_is_counted(machine):
         assert machine.run("umount", machine.mountpoint, timeout=30).returncode == 0
     with pytest.raises(URLError):
         get(port)
+
+
+def test_L3_a_collector_is_sent_the_metrics_and_may_go_away(machine):
+    collector = Collector()
+    path = machine.root / "config.json"
+    config = json.loads(path.read_text())
+    options = {"endpoint": f"{collector.endpoint}?key=hidden", "headers": {"x-token": "hidden"}}
+    config["opentelemetry"] = {
+        "metrics": {
+            "exporter": {"type": "otlp", "options": options},
+            "reader": {"options": {"export_interval_millis": 1000, "export_timeout_millis": 1000}},
+            "attributes": [{"type": "static", "options": {"attributes": {"cluster": "a"}}}],
+        }
+    }
+    path.write_text(json.dumps(config))
+    with collector.serving():
+        machine.mount()
+        wait_until(lambda: collector.received)
+        healthy = collector.metrics()["mscfs_mount_state"].gauge.data_points[0]
+        assert healthy.as_int == 1
+        assert attributes(healthy) == {
+            "cluster": "a",
+            "profile": "data",
+            "mountpoint": str(machine.mountpoint),
+            "state": "healthy",
+        }
+        assert collector.headers[0]["x-token"] == "hidden"
+        assert "hidden" not in str(collector.received)
+    [log] = (machine.root / "state" / "mscfs" / "log").iterdir()
+    wait_until(lambda: "metrics do not reach 127.0.0.1" in log.read_text())
+    (machine.mountpoint / "a").write_text("content")
+    time.sleep(2.5)  # of no line for each attempt
+    assert machine.run("umount", machine.mountpoint, timeout=30).returncode == 0
+    assert log.read_text().count("reach") == 1
+    assert "hidden" not in log.read_text()
 
 
 def test_L1_an_address_that_is_in_use_refuses_the_mount_and_one_that_is_not_told_is_free(machine):

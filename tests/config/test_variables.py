@@ -92,7 +92,7 @@ def test_an_unset_variable_outside_of_profiles_is_an_error(section: dict[str, ob
     assert "\n" not in message
 
 
-def test_an_unset_variable_in_a_section_nobody_reads_is_a_warning() -> None:
+def test_an_unset_variable_of_opentelemetry_is_a_warning() -> None:
     config = parse(opentelemetry={"metrics": {"exporter": {"type": "otlp", "options": {"endpoint": "$NOT_SET"}}}})
     assert "NOT_SET must be set" in config.warnings[0]
 
