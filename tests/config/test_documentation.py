@@ -70,7 +70,7 @@ def test_the_examples_are_accepted() -> None:
     for example in examples:
         if "include" in example:
             continue
-        if {"profiles", "path_mapping"} & set(example):
+        if {"profiles", "path_mapping", "opentelemetry"} & set(example):
             data = {"profiles": others, **example}
         else:
             data = {"profiles": {**others, "a": {**profile("azure"), **example}}}
