@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -22,6 +24,9 @@ IDLE_SECONDS = 5.0
 """How long to sleep at most: another process may have written to the journal."""
 BATCH_SECONDS = 0.05
 """How long wishes of reads are gathered before they are written to the journal together."""
+FIRST_REST = 0.5
+LONGEST_REST = 5.0
+"""Seconds for which a drain leaves a replica alone where nothing succeeds any more, beginning and most."""
 
 
 class OnSettled(Protocol):
@@ -60,6 +65,9 @@ class Replicator:
         self._gathering = trio.Event()
         self._draining = 0
         self._busy = 0
+        self._failed: Counter[str] = Counter()
+        """For each replica, the steps that failed since the last that succeeded."""
+        self._rests_until: dict[str, float] = {}
 
     def wake(self) -> None:
         """The journal got new wishes."""
@@ -87,7 +95,10 @@ class Replicator:
             await self._dispatch(send)
 
     async def drain(self, timeout: float) -> int:  # noqa: ASYNC109 - the deadline is part of the answer
-        """Work everything off, also what is not due yet; returns how many entries are left after `timeout` seconds."""
+        """Work everything off, also what is not due yet; returns how many entries are left after `timeout` seconds.
+
+        What fails all the same is tried again after a rest.
+        """
         self._draining += 1
         self.wake()
         try:
@@ -130,7 +141,7 @@ class Replicator:
         while True:
             self._wake = trio.Event()
             try:
-                claimed = await self._run_blocking(self._claim)
+                claimed = await self._claim()
                 pause = await self._run_blocking(self._journal.next_due) if not claimed else 0.0
             except StorageError as error:
                 log.warning("replication waits, the journal cannot be read: %s", error)
@@ -148,12 +159,22 @@ class Replicator:
                 ):
                     await self._wake.wait()
 
-    def _claim(self) -> Sequence[ClaimedWish]:
+    async def _claim(self) -> Sequence[ClaimedWish]:
         # A replica known to be down is tried by the prober, which tries only what nobody else is trying.
         names = [replica.profile for replica in self._manager.replicas if replica.health.healthy or self._draining]
-        if not names:
+        claimed = await self._take(names)
+        if claimed or not self._draining:
+            return claimed
+        now = self._clock()
+        return await self._take(
+            [name for name in names if self._rests_until.get(name, now) <= now], even_if_not_due=True
+        )
+
+    async def _take(self, replicas: Sequence[str], *, even_if_not_due: bool = False) -> Sequence[ClaimedWish]:
+        if not replicas:
             return []
-        return self._journal.claim(self._uploaders, replicas=names, even_if_not_due=bool(self._draining))
+        claim = partial(self._journal.claim, self._uploaders, replicas=replicas, even_if_not_due=even_if_not_due)
+        return await self._run_blocking(claim)
 
     async def _upload(self, receive: trio.MemoryReceiveChannel[ClaimedWish]) -> None:
         async for wish in receive:
@@ -176,14 +197,23 @@ class Replicator:
             if error.store == wish.replica:
                 replica.health.failed(error)
                 replica.statistics.add(errors=1)
+            self._has_failed(wish.replica)
             pause = await self._run_blocking(self._journal.postpone, wish, str(error))
             log.info("%s: %s is tried again in %.0f s: %s", wish.replica, wish.key, math.ceil(pause), error)
         except Exception:
+            self._has_failed(wish.replica)
             log.exception("a bug in bringing %s to %s: it is tried again, the mount goes on", wish.key, wish.replica)
             await self._run_blocking(self._journal.postpone, wish, "internal error, see the log of the mount")
         except trio.Cancelled:
             self._journal.release(wish)
             raise
         else:
+            self._failed[wish.replica] = 0
             replica.health.succeeded()
             await self._run_blocking(self._journal.finish, wish)
+
+    def _has_failed(self, replica: str) -> None:
+        self._failed[replica] += 1
+        # One round of all uploaders decides nothing: others may succeed.
+        if (rounds := self._failed[replica] // self._uploaders) > 0:
+            self._rests_until[replica] = self._clock() + min(FIRST_REST * 2 ** (rounds - 1), LONGEST_REST)
