@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from mscfs.cli.mount_table import ANSWER_TIMEOUT, MSCFS_TYPE, leave_nothing, mounted_at, probe
-from mscfs.cli.program import EXIT_BUG, note, run
+from mscfs.cli.program import EXIT_BUG, note, run, what_failed
 from mscfs.descriptors import close_from_3_but
 from mscfs.directories import digest, private, state_directory
 from mscfs.errors import MountError, MscfsError
@@ -211,6 +211,9 @@ def _serve(connection: socket.socket) -> None:
         serving.serve(plan, report.ready)
     except MscfsError as error:
         report.error(str(error), error.exit_code)
+        raise
+    except OSError as error:
+        report.error(what_failed(error), 1)
         raise
     except Exception as error:
         report.error(f"internal error: {type(error).__name__}: {error}", EXIT_BUG)

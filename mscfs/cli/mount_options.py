@@ -14,13 +14,15 @@ from mscfs.config.problems import did_you_mean
 from mscfs.config.values import Config, MscfsOptions, ProfileConfig
 from mscfs.errors import UsageError
 
-# What mount(8) and systemd pass along that is not for a file system, and what every mscfs mount is anyway.
+# What mount(8) and systemd pass along that is not for a file system, what every mscfs mount is anyway, and times of
+# access, which it does not keep.
 IGNORED = frozenset(
     {"defaults", "auto", "noauto", "nofail", "fail", "_netdev", "user", "users", "nouser", "owner", "group"}
-    | {"nosuid", "suid", "nodev", "dev", "exec", "async"}
+    | {"nosuid", "suid", "nodev", "dev", "async"}
+    | {"atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime"}
 )
 _PROFILE_OPTIONS = tuple(option.name for option in dataclasses.fields(MscfsOptions))
-_KNOWN = ("ro", "rw", "allow_other", "config", "uid", "gid", "umask", *_PROFILE_OPTIONS)
+_KNOWN = ("ro", "rw", "noexec", "exec", "allow_other", "config", "uid", "gid", "umask", *_PROFILE_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class MountOptions:
     """What was asked for with `-o`. None means: not said, the configuration decides."""
 
     read_only: bool | None = None
+    no_exec: bool = False
     allow_other: bool | None = None
     config_file: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -44,10 +47,10 @@ def parse_options(text: str, *, sloppy: bool = False) -> MountOptions:
     parsed = MountOptions()
     for item in text.split(","):
         name, assigned, value = item.strip().partition("=")
-        if name == "ro":
-            parsed = dataclasses.replace(parsed, read_only=True)
-        elif name == "rw":
-            parsed = dataclasses.replace(parsed, read_only=False)
+        if name in {"ro", "rw"}:
+            parsed = dataclasses.replace(parsed, read_only=name == "ro")
+        elif name in {"noexec", "exec"}:
+            parsed = dataclasses.replace(parsed, no_exec=name == "noexec")
         elif name == "allow_other":
             parsed = dataclasses.replace(parsed, allow_other=True)
         elif not name or name in IGNORED or name.startswith(("x-", "X-", "comment")):

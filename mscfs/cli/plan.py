@@ -23,6 +23,7 @@ class Plan:
     mountpoint: Path
     read_only: bool
     allow_other: bool
+    no_exec: bool = False
     verbose: bool = False
 
     @property
@@ -60,4 +61,4 @@ def make_plan(
             note(str(problem))
     if not preflight.is_empty(mountpoint):
         note(f"{mountpoint} is not empty; its files are hidden while mounted")
-    return Plan(config, profile, mountpoint, read_only or bool(asked.read_only), allow_other, verbose)
+    return Plan(config, profile, mountpoint, read_only or bool(asked.read_only), allow_other, asked.no_exec, verbose)

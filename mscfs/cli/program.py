@@ -28,10 +28,15 @@ def run(action: Callable[[], object]) -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error), 1)
+        _fail(what_failed(error), 1)
     except Exception as error:  # noqa: BLE001 - a bug is a line too; the traceback is for who asks for it
         _fail(f"internal error: {type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 to see where)", EXIT_BUG)
     sys.exit(0)
+
+
+def what_failed(error: OSError) -> str:
+    """One line for an error of the operating system."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
 
 
 def examples(*lines: str) -> str:

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def sync_replicas(
     profile: Annotated[str, typer.Argument(metavar="PROFILE", help="The profile that lists the replicas.")],
-    path: Annotated[str, typer.Argument(metavar="PREFIX", help="An object or directory; else everything.")] = "",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="An object or directory; else everything.")] = "",
     *,
     indices: Annotated[
         str | None,

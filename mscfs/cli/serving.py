@@ -99,6 +99,6 @@ def _serve(plan: Plan, report_ready: Callable[[str], None]) -> None:
     services = [answer_commands, tell_stopping, watch, answer_scrapes]
     if "exporter" in plan.config.opentelemetry.get("metrics", {}):
         services.append(send_metrics)
-    request = MountRequest(plan.config, plan.profile, plan.mountpoint, plan.read_only, plan.allow_other)
+    request = MountRequest(plan.config, plan.profile, plan.mountpoint, plan.read_only, plan.allow_other, plan.no_exec)
     with listening(plan.config.profiles[plan.profile].mscfs.metrics_address) as scraped:
         run(request, announce, services)

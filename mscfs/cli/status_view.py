@@ -24,7 +24,7 @@ def render(status: MountStatus) -> RenderableType:
     """One mount: a headline, its stores in reading order, and what waits."""
     parts: list[RenderableType] = [_headline(status)]
     if status.state is not MountState.UNRESPONSIVE:
-        parts += [_stores(status), Text(_summary(status), style="dim")]
+        parts += [_stores(status), *_troubles(status), Text(_summary(status), style="dim")]
     return Group(*parts, Text())
 
 
@@ -68,6 +68,18 @@ def _stores(status: MountStatus) -> Table:
     compared = status.primary.conditional_writes is ConditionalWrites.COMPARED
     table.add_row(*_common(status.primary, f"primary{', no conditional writes' if compared else ''}"), "", "")
     return table
+
+
+def _troubles(status: MountStatus) -> list[Text]:
+    """Why stores are down, one line each."""
+    stores: tuple[PrimaryStatus | ReplicaStatus, ...] = (*status.replicas, status.primary)
+    return [
+        Text(
+            printable(f"  {store.profile} is down: {store.last_error.removeprefix(f'{store.profile}: ')}"), style="red"
+        )
+        for store in stores
+        if store.state is StoreState.DOWN and store.last_error
+    ]
 
 
 def _common(store: PrimaryStatus | ReplicaStatus, role: str) -> tuple[RenderableType, ...]:

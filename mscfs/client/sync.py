@@ -247,7 +247,10 @@ class _Run:
                 self._on_progress(self.counts())
 
     def _failed(self, key: str, error: BaseException) -> None:
-        reason = error.message if isinstance(error, StorageError) else repr(error)
+        reason = repr(error)
+        if isinstance(error, StorageError):
+            is_own = error.store in {"", self.replica.profile}
+            reason = error.message if is_own else f"{error.store}: {error.message}"
         logger.info("sync of replica %s: %s: %s", self.replica.profile, key, reason)
         with self._lock:
             self._counts.failed += 1

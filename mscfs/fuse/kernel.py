@@ -13,7 +13,13 @@ from mscfs.errors import MountError
 
 @contextmanager
 def mounted(
-    operations: pyfuse3.Operations, profile: str, mountpoint: Path, *, read_only: bool, allow_other: bool
+    operations: pyfuse3.Operations,
+    profile: str,
+    mountpoint: Path,
+    *,
+    read_only: bool,
+    allow_other: bool,
+    no_exec: bool,
 ) -> Iterator[None]:
     """Mounted within the context; nothing stays mounted on the way out. Raises MountError."""
     options = {f"fsname={profile}", "subtype=mscfs", "default_permissions", "nosuid", "nodev"}
@@ -21,6 +27,8 @@ def mounted(
         options.add("allow_other")
     if read_only:
         options.add("ro")
+    if no_exec:
+        options.add("noexec")
     try:
         pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mscfs.errors import MountError
@@ -24,13 +24,18 @@ _LINE = 200
 
 @contextmanager
 def shared(directory: Path) -> Iterator[None]:
-    """Use a state directory as long as the context lasts. Raises MountError when another machine or container does."""
-    descriptor = os.open(directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _join(descriptor, directory)
+    """Use a state directory as long as the context lasts.
+
+    Raises MountError when another machine or container does, and when its disk is full.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor = os.open(directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, descriptor)
+            _join(descriptor, directory)
+        except OSError as error:
+            raise MountError(f"{directory}: {error.strerror}; what is not uploaded yet is kept there") from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def here() -> str:

@@ -79,6 +79,7 @@ class MountRequest:
     mountpoint: Path
     read_only: bool = False
     allow_other: bool = False
+    no_exec: bool = False
 
 
 class Mount:
@@ -240,6 +241,7 @@ async def _serve(
                     request.mountpoint,
                     read_only=request.read_only,
                     allow_other=request.allow_other,
+                    no_exec=request.no_exec,
                 ):
                     if not request.read_only:
                         background.start_soon(parts.replicator.run)

@@ -161,7 +161,9 @@ class ReplicaManager(StorageProvider):
         if self.replicas and not self.primary_source.health.may_try():
             # Somebody else can answer: do not let every caller wait for a store that was down a moment ago.
             reason = self.primary_source.health.last_error
-            raise StoreUnavailableError(f"not asked again yet: {reason}", store=self.profile, key=key)
+            raise StoreUnavailableError(
+                f"not asked again yet{': ' if reason else ''}{reason}", store=self.profile, key=key
+            )
         try:
             answer = ask(self.primary)
         except StorageError as error:

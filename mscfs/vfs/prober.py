@@ -31,6 +31,9 @@ REPLICA_PROBES = 2
 """Of a store that keeps its probes waiting, so many at once: it may be back by now, and answer the next one."""
 _NEVER = float("-inf")
 
+TOLD_AFTER = 10.0
+"""Seconds after which the log tells of a replica that is down: most are back sooner, and some come and go."""
+
 LOOK = 2.0
 """Seconds that somebody who wants to know how the stores are waits for those that do not answer."""
 BELIEVED = 1.0
@@ -40,7 +43,7 @@ BELIEVED = 1.0
 class Prober:
     """Asks stores with one cheap request each, all at once: suspects, those that are down, and unknown ones.
 
-    It also tells the log when the mount is degraded, and when it is not any more (R8).
+    It also tells the log when the mount is degraded, and when it is not any more (R8), and which replicas stay down.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Prober:
         self._asked: dict[str, float] = {}
         """When the stores that are down were last asked."""
         self._is_degraded = False
+        self._told: set[str] = set()
+        """The replicas that are down as far as the log knows."""
         self._wake = trio.Event()
         self._probe_ended = trio.Event()
 
@@ -150,6 +155,17 @@ class Prober:
         return self._outlook.samples.get(source.profile, "") if is_tested else ""
 
     def _report(self) -> None:
+        self._report_primary()
+        for replica in self._sources[1:]:
+            profile, health = replica.profile, replica.health
+            if profile not in self._told and health.down_for >= TOLD_AFTER:
+                self._told.add(profile)
+                log.warning("the replica %s is down, it is asked again and again: %s", profile, health.last_error)
+            elif profile in self._told and health.healthy:
+                self._told.remove(profile)
+                log.info("the replica %s is back", profile)
+
+    def _report_primary(self) -> None:
         health, was_degraded = self._primary.health, self._is_degraded
         self._is_degraded = not health.healthy
         if self._is_degraded and not was_degraded:

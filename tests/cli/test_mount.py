@@ -54,6 +54,16 @@ def test_L5_a_mount_is_nosuid_and_nodev(machine):
     flags = os.statvfs(machine.mountpoint).f_flag
     assert flags & os.ST_NOSUID
     assert flags & os.ST_NODEV
+    assert not flags & os.ST_NOEXEC
+
+
+def test_L5_a_mount_with_noexec_runs_no_program(machine):
+    program = machine.store("primary") / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    machine.mount("-o", "noexec")
+    with pytest.raises(PermissionError):
+        subprocess.run([machine.mountpoint / "program"], check=False)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ def test_nothing_said_leaves_everything_to_the_configuration():
     assert (parsed.read_only, parsed.allow_other, parsed.config_file, parsed.overrides) == (None, None, None, {})
 
 
+def test_what_mount_makes_of_the_option_user():
+    assert parse_options("rw,noexec,nosuid,nodev,user,noauto").no_exec
+
+
 def test_the_last_of_two_options_counts():
+    assert not parse_options("noexec,exec").no_exec
+    assert parse_options("exec,noexec").no_exec
     assert parse_options("ro,rw").read_only is False
     assert parse_options("rw,ro").read_only is True
     assert parse_options("metadata_ttl=1,metadata_ttl=2").overrides == {"metadata_ttl": 2.0}
@@ -54,7 +60,16 @@ def test_every_key_of_the_mscfs_block_is_an_option():
 
 @pytest.mark.parametrize(
     "text",
-    ["nofail,_netdev", "noauto,x-systemd.automount", "dev,suid", "user=joe,nosuid,nodev", "defaults", "comment=a"],
+    [
+        "nofail,_netdev",
+        "noatime,nodiratime",
+        "relatime",
+        "noauto,x-systemd.automount",
+        "dev,suid",
+        "user=joe,nosuid,nodev",
+        "defaults",
+        "comment=a",
+    ],
 )
 def test_what_mount_passes_along_for_others_is_ignored(text):
     assert parse_options(text) == parse_options("")
@@ -64,7 +79,7 @@ def test_what_mount_passes_along_for_others_is_ignored(text):
     ("text", "message"),
     [
         ("metadatattl=5", "unknown mount option 'metadatattl'; did you mean 'metadata_ttl'\\?"),
-        ("noexec", "unknown mount option 'noexec'"),
+        ("nosymfollow", "unknown mount option 'nosymfollow'"),
         ("umask=9", "mount option umask: must be three octal digits"),
         ("uid=no-such-user", "mount option uid: must be a number or a name"),
         ("config=", "config needs a file"),

@@ -243,6 +243,7 @@ def test_the_replicas_do_not_wait_for_each_other(world, client):
 
 def test_the_primary_being_down_is_a_failure_and_deletes_nothing(world, surplus):
     world.primary.fail()
-    with pytest.raises(SyncError, match="unreachable"):
+    with pytest.raises(SyncError, match="near: data: unreachable; far: data: unreachable") as raised:
         surplus.sync_replicas(delete_unmatched_files=True)
+    assert raised.value.failures[0] == ("near", "", "data: unreachable")
     assert world.near.calls["delete"] == 0

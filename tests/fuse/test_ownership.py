@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -44,6 +45,17 @@ def test_W4_a_state_directory_of_a_live_mount_elsewhere_is_refused_with_its_pid(
         assert (tmp_path / OWNER).read_text().split()[1] == "4711"
     with shared(tmp_path):  # it has ended
         assert (tmp_path / OWNER).read_text().split()[0] == here()
+
+
+def test_L1_a_full_disk_is_said(tmp_path, monkeypatch):
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ownership.os, "pwrite", no_room)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(MountError, match=f"^{re.escape(str(tmp_path))}: No space left on device; "), shared(tmp_path):
+        pass
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_W4_who_comes_between_two_locks_is_found(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import trio
 
 from mscfs.errors import StoreTimeoutError
-from mscfs.vfs.prober import LOOK
+from mscfs.vfs.prober import LOOK, TOLD_AFTER
 from tests.vfs.inline import World, world
 from tests.vfs.outages import switch
 
@@ -49,6 +50,28 @@ async def test_R9_copies_that_wait_do_not_keep_the_prober_from_a_replica_that_is
             nursery.start_soon(w.parts.prober.run)
             await trio.sleep(5)
             assert near.health.healthy
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_replica_that_stays_down_is_told_once_and_that_it_is_back(tmp_path, autojump_clock, caplog):
+    caplog.set_level(logging.INFO, "mscfs.vfs.prober")
+    async with world(tmp_path) as w:
+        near = w.parts.manager.replicas[0]
+        near.health._clock = trio.current_time  # as time goes by here
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.parts.prober.run)
+            near.health.failed(StoreTimeoutError("silent", store="near"))
+            await trio.sleep(TOLD_AFTER - 1)
+            assert near.health.healthy
+            assert caplog.messages == []
+            shutil.rmtree(w.store("near"))
+            w.parts.prober.suspect("near")
+            await trio.sleep(TOLD_AFTER * 5)
+            (told,) = caplog.messages
+            assert told.startswith("the replica near is down, it is asked again and again: near: ")
+            w.store("near").mkdir()
+            await trio.sleep(10)
+            assert caplog.messages == [told, "the replica near is back"]
             nursery.cancel_scope.cancel()
 
 
