@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,15 +63,14 @@ class OtelSender:
         self.destination = _place(options.get("endpoint")) or f"the exporter {kind}"
         self._timeout = timeout
         self._attributes = collect(settings.get("attributes", ()), describe)
+        self._scope = InstrumentationScope("mscfs", version("mscfs"))
+        self._resource = Resource.create({"service.name": "mscfs", "service.version": version("mscfs")})
         self._exporter: MetricExporter = import_class(_EXPORTERS.get(kind, kind))(**options)
 
     def send(self, document: MountStatus) -> bool:
         """Whether the metrics of the document arrived."""
-        resource = Resource.create({"service.name": "mscfs", "service.version": document.version})
-        scope = ScopeMetrics(
-            InstrumentationScope("mscfs", document.version), to_metrics(document, self._attributes, time.time_ns()), ""
-        )
-        data = MetricsData([ResourceMetrics(resource, [scope], "")])
+        scope = ScopeMetrics(self._scope, to_metrics(document, self._attributes, time.time_ns()), "")
+        data = MetricsData([ResourceMetrics(self._resource, [scope], "")])
         return self._exporter.export(data, timeout_millis=self._timeout * 1000) is MetricExportResult.SUCCESS
 
 

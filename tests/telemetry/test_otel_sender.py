@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import version
 from io import StringIO
 
 import msgspec
@@ -29,7 +30,9 @@ def test_what_a_collector_gets(collector):
     assert otlp.send(DOCUMENT)
     assert collector.headers[0]["x-team"] == "b"
     [resource] = collector.received[0].resource_metrics
-    assert attributes(resource.resource).items() >= {"service.name": "mscfs", "service.version": "0.1.0"}.items()
+    assert (
+        attributes(resource.resource).items() >= {"service.name": "mscfs", "service.version": version("mscfs")}.items()
+    )
     metrics = collector.metrics()
     mine = {"cluster": "a", "nodes": 4, "profile": "data", "mountpoint": "/mnt/data"}
 
