@@ -349,6 +349,8 @@ class InodeTable:
             if inode.entries is not None:
                 for block in inode.entries.blocks:
                     del self._blocks[block]
+            # Both refer to the inode: the collector, which would find that, looks at what is old once in days.
+            inode.entries = inode.listing = None
             if parent is not None and parent.children.get(inode.name) is inode:
                 del parent.children[inode.name]
                 is_kept = self.remembered is not None and self.remembered.keep(inode)

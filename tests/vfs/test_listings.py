@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 
@@ -10,8 +11,10 @@ import trio
 
 from mscfs.errors import StoreUnavailableError
 from mscfs.vfs import listings
+from mscfs.vfs.entries import Entries
 from mscfs.vfs.foresight import AHEAD, ASKED
 from mscfs.vfs.inodes import ROOT
+from mscfs.vfs.listings import Listing
 from tests.vfs.inline import world
 from tests.vfs.test_names import ME, names, read_directory, read_file, write_file
 
@@ -318,6 +321,27 @@ async def test_N4_numbers_stay_while_the_kernel_holds_them_over_listings(tmp_pat
         w.parts.manager.primary.put("00003", b"another version")
         assert len(await names(w.fs)) == 6
         assert {name: (await w.fs.lookup(ROOT, name)).number for name in before} == before
+
+
+async def test_L4_directories_that_the_kernel_forgets_leave_nothing_for_the_collector(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        for number in range(20):
+            fill(w, f"{number}/", 3)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                for number in range(20):
+                    found = (await w.fs.lookup(ROOT, f"{number}")).number
+                    handle = w.fs.open_directory(found)
+                    assert len((await w.fs.read_directory(handle, 0)).slots) == 3
+                    w.fs.close_directory(handle)
+                    w.fs.forget(found, 1)
+            await settled()
+            left = [known.directory.key for known in gc.get_objects() if type(known) in {Entries, Listing}]
+            assert {key for key in left if key} == set()
+        finally:
+            gc.enable()
 
 
 async def test_a_file_opened_and_closed_gives_its_inode_back_and_keeps_its_pages(tmp_path):
