@@ -24,6 +24,13 @@ def configure_logging(level: int = logging.INFO, *, process: str = "") -> None:
     logging.captureWarnings(capture=True)
 
 
+def configure_terminal() -> None:
+    """Send the warnings of a command to standard error, as it writes its other lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("mscfs: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
 class _Formatter(logging.Formatter):
     """A message is one line, and neither it nor a traceback holds what a terminal would take for an order."""
 

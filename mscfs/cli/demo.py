@@ -24,8 +24,7 @@ from mscfs.cli.demo_story import STORES, DemoError, Step, Story, Telling
 from mscfs.cli.mount_options import MountOptions
 from mscfs.cli.mount_table import leave_nothing
 from mscfs.cli.plan import make_plan
-from mscfs.cli.program import examples
-from mscfs.errors import MountError
+from mscfs.cli.program import examples, note
 from mscfs.telemetry import registry
 
 _CONFIGURATION = """\
@@ -122,9 +121,11 @@ def _stage(mountpoint: Path | None) -> Iterator[Story]:
         try:
             daemon.start(plan)
             yield story
-        except (daemon.StartError, DemoError) as error:
+        except (daemon.StartError, DemoError):
             log = daemon.log_file("demo", plan.mountpoint).read_text(errors="replace")
-            raise MountError("\n".join([str(error), *log.splitlines()[-5:]])) from None
+            for line in log.splitlines()[-5:]:
+                note(line)
+            raise
         finally:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it behind

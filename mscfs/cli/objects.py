@@ -122,7 +122,9 @@ def rm(
                 if force:
                     continue
                 raise
-            if found.is_directory and recursive and not (force or yes):
+            if found.is_directory and not recursive:
+                raise UsageError(f"{remote} is a directory: give -r to remove it and all below it")
+            if found.is_directory and not (force or yes):
                 _ask(f"Remove {remote} and everything below it?")
             client.delete(remote.key, recursive)
 

@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mscfs.errors import MscfsError, StorageError
+from mscfs.errors import ConfigError, MscfsError
+from mscfs.log import configure_terminal
 from mscfs.printable import printable
 
 EXIT_BUG = 70  # EX_SOFTWARE
@@ -19,12 +20,13 @@ DEBUG_VARIABLE = "MSCFS_DEBUG"
 
 def run(action: Callable[[], object]) -> NoReturn:
     """Run the program; does not return."""
+    configure_terminal()
     try:
         action()
-    except StorageError as error:
-        _fail(printable(str(error)), error.exit_code)  # its key may hold anything, also line breaks
+    except ConfigError as error:
+        _fail(str(error), error.exit_code)  # as many lines as there are problems
     except MscfsError as error:
-        _fail(str(error), error.exit_code)
+        _fail(printable(str(error)), error.exit_code)  # its key may hold anything, also line breaks
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     except OSError as error:
@@ -45,13 +47,13 @@ def examples(*lines: str) -> str:
 
 
 def note(message: str) -> None:
-    """Something for the person at the terminal; a message of several lines is several findings."""
-    for line in message.splitlines():
-        print(f"mscfs: {printable(line)}", file=sys.stderr)  # noqa: T201 - the answer
+    """Something for the person at the terminal, on one line."""
+    print(f"mscfs: {printable(message)}", file=sys.stderr)  # noqa: T201 - the answer
 
 
 def _fail(message: str, code: int) -> NoReturn:
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exc()
-    note(message)
+    for line in message.splitlines():
+        note(line)
     sys.exit(code)

@@ -95,7 +95,10 @@ def wait_for_end(record: MountRecord, status: dict[str, Any]) -> None:
                     )
     finally:
         os.close(process)
-    if pending := status.get("journal", {}).get("pending"):
+    journal = status.get("journal", {})
+    if kept := journal.get("kept"):
+        note(f"{kept} contents are not on the primary: `mscfs recover list {record.profile}` shows them")
+    if pending := journal.get("pending"):
         note(f"{pending} journal entries wait: the next mount goes on, or `mscfs drain {record.profile}`")
 
 

@@ -73,5 +73,6 @@ def test_a_demo_that_goes_wrong_says_so_and_leaves_nothing(tmp_path, environment
     command = [sys.executable, "-c", GOES_WRONG]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("mscfs: near does not come back\n")
+    assert done.stderr.endswith("mscfs: near does not come back\n")
+    assert "INFO mscfs.fuse.session: mounted demo at" in done.stderr
     assert left_behind(tmp_path) == []

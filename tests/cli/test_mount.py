@@ -230,6 +230,17 @@ def test_a_mount_that_does_not_answer_is_reported_not_waited_for(machine):
         os.kill(record["pid"], signal.SIGCONT)
 
 
+def test_W4_umount_says_what_is_not_on_the_primary(machine):
+    machine.mount()
+    file = (machine.mountpoint / "a").open("wb", buffering=0)
+    file.write(b"1")
+    machine.store("primary").rename(machine.root / "elsewhere")
+    with pytest.raises(OSError, match="Input/output error"):
+        file.close()
+    done = machine.run("umount", machine.mountpoint)
+    assert (done.returncode, "1 contents are not on the primary: `mscfs recover list data`" in done.stderr) == (0, True)
+
+
 def test_W2_drain_waits_for_the_replicas(machine):
     machine.mount()
     (machine.mountpoint / "a").write_text("content")

@@ -292,7 +292,7 @@ def test_rm_removes_from_the_primary_only(stores):
 
 
 def test_rm_of_directories_asks_or_wants_to_be_told(stores):
-    assert "recursive" in error(stores, "rm", "data:d")
+    assert "give -r" in error(stores, "rm", "data:d", code=64)
     assert "--yes" in error(stores, "rm", "-r", "data:d", code=64)
     assert (stores.store("primary") / "d" / "1").exists()
     out(stores, "rm", "-r", "--yes", "data:d/e")
