@@ -81,6 +81,7 @@ class DirectoryMoves(Changes):
         self, root: Inode, source: str, keys: Mapping[Inode, str], copies: Mapping[str, ObjectMetadata]
     ) -> None:
         """What is known below a directory that was moved has new keys, and perhaps new versions."""
+        self.namespace.left(source)
         self.namespace.forget_below(root)
         if self._table.remembered is not None:
             self._table.remembered.moved(source, root.key)

@@ -28,7 +28,7 @@ LIMIT = 256 << 20
 """Bytes that it may hold, as far as is counted: about seven million names. Then what was told longest ago goes."""
 _DIGEST = 16
 _ROW = 200
-"""Bytes that a name told of by itself counts, whatever its length."""
+"""Bytes that a directory counts, and a name told of by itself, whatever its length."""
 
 _SCHEMA = """
 DROP TABLE IF EXISTS directories; DROP TABLE IF EXISTS pages; DROP TABLE IF EXISTS names;
@@ -44,7 +44,7 @@ CREATE TABLE names (
 _TABLES = (("pages", "directory"), ("names", "directory"), ("directories", "id"))
 """Where a directory's id stands."""
 
-_SIZE = f"""(SELECT COALESCE(SUM(LENGTH(content)), 0) FROM pages WHERE directory = id)
+_SIZE = f"""{_ROW} + (SELECT COALESCE(SUM(LENGTH(content)), 0) FROM pages WHERE directory = id)
   + {_ROW} * (SELECT COUNT(*) FROM names WHERE directory = id)"""  # noqa: S608 - a number of ours
 
 _RECORD = """
@@ -151,6 +151,16 @@ class LastKnown:
             )
             self._evict(connection)
         return is_whole
+
+    def forget(self, directories: Sequence[str]) -> None:
+        """Forget directories, not what is below them."""
+        keys = [(to_bytes(directory),) for directory in directories]
+        with self._database.transaction(durable=False) as connection:
+            for table, column in _TABLES:
+                connection.executemany(
+                    f"DELETE FROM {table} WHERE {column} = (SELECT id FROM directories WHERE key = ?)",  # noqa: S608
+                    keys,
+                )
 
     def forget_below(self, directory: str) -> None:
         """Forget a directory and all below it."""
@@ -271,7 +281,7 @@ def _unpack(content: bytes | None) -> Entry | None:
 
 def _row(connection: Connection, directory: str, moment: float) -> int:
     found = connection.execute(
-        "INSERT INTO directories (key, bytes, touched) VALUES (?, 0, ?)"
+        f"INSERT INTO directories (key, bytes, touched) VALUES (?, {_ROW}, ?)"  # noqa: S608 - a number of ours
         " ON CONFLICT (key) DO UPDATE SET touched = MAX(touched, excluded.touched) RETURNING id",
         (to_bytes(directory), moment),
     ).fetchall()

@@ -38,7 +38,7 @@ class Moves(DirectoryMoves):
         await self._prepare_removal(inode)
         await self._run_blocking(self.manager.remove_directory, inode.key)
         self._on_wishes()
-        self.namespace.removed(directory, inode.name)
+        self.namespace.removed_directory(directory, inode)
         self._names_changed(directory)
         self._table.detach(inode)
 

@@ -195,6 +195,15 @@ class Namespace:
         inode.listing.is_complete = True
         self._recorder.emptied(inode.listing)
 
+    def removed_directory(self, parent: Inode, inode: Inode) -> None:
+        """A directory was removed here, and was empty."""
+        self._recorder.removed(inode.key)
+        self.removed(parent, inode.name)
+
+    def left(self, key: str) -> None:
+        """A directory was moved away from this key here: nothing is known of what was below it."""
+        self._recorder.forget_below(key)
+
     def forget_below(self, directory: Inode) -> None:
         """A directory was moved: what listings told of its names has to be asked anew, under their new keys."""
         directory.listing = None

@@ -66,6 +66,9 @@ class Recorder:
         """Names in pages that are not written yet."""
         self._told: list[Told] = []
         self._forgotten: list[str] = []
+        """Directories of which nothing is so any more, with all below them."""
+        self._removed: list[str] = []
+        """The same for empty ones."""
         self._listed: list[_Batch] = []
         self._dropped: list[int] = []
         """The numbers of listings that came to no end, and that pages of were handed over."""
@@ -102,12 +105,15 @@ class Recorder:
             told, self._told = self._told, []
             listed, self._listed = self._listed, []
             forgotten, self._forgotten = self._forgotten, []
+            removed, self._removed = self._removed, []
             dropped, self._dropped = self._dropped, []
-            if self._last_known is None or not (told or listed or forgotten or dropped):
+            if self._last_known is None or not (told or listed or forgotten or removed or dropped):
                 return
             try:
                 for directory in forgotten:
                     await self._run_blocking(self._last_known.forget_below, directory)
+                if removed:
+                    await self._run_blocking(self._last_known.forget, removed)
                 if told:
                     await self._run_blocking(self._last_known.record, told)
                 for batch in listed:
@@ -188,17 +194,27 @@ class Recorder:
             self._list(listing, _Coming(next(self._numbers)))
 
     def forget_below(self, directory: str) -> None:
-        """A directory was moved here: what was known of one of that name is of another one."""
+        """A directory was moved to this key here, or away from it: what was known is of another one."""
         if self._last_known is not None and not directory.startswith(tuple(self._forgotten)):
             self._forgotten.append(directory)
             for known in [key for key in self._directories if key.startswith(directory)]:
                 del self._directories[known]
-            self._told = [told for told in self._told if not told.directory.startswith(directory)]
-            for batch in [batch for batch in self._listed if batch.directory.startswith(directory)]:
-                self._listed.remove(batch)
-                self._names -= batch.coming.names
-                self._dropped.append(batch.coming.number)
-            self._wake.set()
+            self._take_back(lambda key: key.startswith(directory))
+
+    def removed(self, directory: str) -> None:
+        """An empty directory was removed here."""
+        if self._directories.pop(directory, None) is not None:
+            self._removed.append(directory)
+            self._take_back(lambda key: key == directory)
+
+    def _take_back(self, is_gone: Callable[[str], bool]) -> None:
+        """What is to be written of directories that are gone is not written."""
+        self._told = [told for told in self._told if not is_gone(told.directory)]
+        for batch in [batch for batch in self._listed if is_gone(batch.directory)]:
+            self._listed.remove(batch)
+            self._names -= batch.coming.names
+            self._dropped.append(batch.coming.number)
+        self._wake.set()
 
     def _list(self, listing: Listing, coming: _Coming) -> None:
         self._listed.append(_Batch(listing.directory.key, coming, listing.taken))

@@ -136,6 +136,27 @@ def test_R8_a_directory_that_was_moved_takes_nothing_of_its_predecessor(known: L
     assert (list(found.pages), found.names) == ([], {})
 
 
+def test_a_directory_that_was_removed_is_forgotten_alone(known: LastKnown, path: Path) -> None:
+    for key in ("d/", "d/e/", "d2/"):
+        known.replace(key, 1.0, [page(entry("a"))])
+        known.record([Told(key, b"b", 2.0, entry("b"))])
+    known.forget(["d/", "never known/"])
+    assert known.directories() == {"d/e/": True, "d2/": True}
+    known.close()
+    with sqlite3.connect(path) as connection:
+        for table in ("pages", "names"):
+            assert connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone() == (2,)
+
+
+def test_L4_empty_directories_take_room_too(path: Path) -> None:
+    known = LastKnown(path, limit=20_000)
+    for number in range(300):
+        known.replace(f"{number}/", float(number), [])
+    left = [int(key.removesuffix("/")) for key in known.directories()]
+    assert 50 < len(left) <= 100
+    assert sorted(left) == list(range(300 - len(left), 300))
+
+
 def test_R8_pages_that_did_not_change_are_not_written_again(known: LastKnown, path: Path) -> None:
     pages = [page(*(entry(f"{number}-{name}") for name in range(100))) for number in range(20)]
     known.replace("", 1.0, pages)

@@ -352,6 +352,26 @@ async def test_R8_after_a_listing_that_was_given_up_the_last_one_goes_on_with_wh
         await w.fs.release(handle)
 
 
+@KINDS
+async def test_R8_what_was_moved_away_is_not_told_from_the_disk(tmp_path, objects):
+    """Another host makes a directory of that name again, which this one has not looked into when it is mounted anew."""
+    async with world(tmp_path, objects=objects) as w:
+        for directory in ("d", "d/e"):
+            above, _, name = directory.rpartition("/")
+            await w.fs.make_directory((await walk(w.fs, above)).number if above else ROOT, name, 0o755, ME)
+        await written(w, "d/e/old")
+        assert await names(w.fs, (await walk(w.fs, "d/e")).number) == ["old"]
+        await w.fs.rename(ROOT, "d", ROOT, "moved", 0)
+        w.parts.manager.primary.put("d/e/new", b"new")
+        for store in w.parts.manager.replicas:
+            store.provider.put("d/e/new", b"new")
+        assert await names(w.fs, (await walk(w.fs, "d")).number) == ["e"]
+        await w.parts.recorder.write()
+    async with world(tmp_path, objects=objects) as w:
+        switch(w, on=False, known=True)
+        assert "new" in await names(w.fs, (await walk(w.fs, "d/e")).number)
+
+
 async def test_R8_a_listing_of_replicas_shows_a_directory_where_both_are(tmp_path):
     async with world(tmp_path, objects=True) as w:
         near = w.parts.manager.replicas[0].provider

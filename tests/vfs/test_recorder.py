@@ -118,6 +118,25 @@ async def test_R8_a_directory_that_is_moved_while_it_is_listed(
     assert recorder._names == 0
 
 
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_L4_a_directory_that_is_removed_leaves_nothing(recorder: Recorder, path: Path, is_written: bool) -> None:
+    for round_ in range(3):
+        empty = listing(float(round_))
+        empty.directory.name = f"temporary-{round_}/"
+        recorder.emptied(empty)
+        recorder.told(empty.directory.key, b"file", entry("file"), 1.0)
+        if is_written:
+            await recorder.write()
+            assert recorder.knows(empty.directory.key)
+        recorder.removed(empty.directory.key)
+        recorder.told(empty.directory.key, b"file", None, 2.0)
+        await recorder.write()
+        assert not recorder._directories
+        assert recorder._last_known is not None
+        assert recorder._last_known.directories() == {}
+    assert not rowids(path)
+
+
 async def test_L4_a_disk_that_is_too_slow_for_a_listing_keeps_none_of_it(
     recorder: Recorder, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
