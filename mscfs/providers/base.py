@@ -154,7 +154,10 @@ class MultipartUpload(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Throw the parts away; the key keeps its old content. Harmless after `complete`."""
+        """Throw the parts away; the key keeps its old content. Harmless after `complete`.
+
+        After an error some may be left, for another call or `StorageProvider.abort_upload`.
+        """
 
 
 class StorageProvider(ABC):
@@ -213,7 +216,10 @@ class StorageProvider(ABC):
         """Begin an upload in parts (each but the last at least 5 MiB, at most 10,000)."""
 
     def abort_upload(self, key: str, token: str) -> None:  # noqa: B027 - where nothing stays behind
-        """Throw away the parts of an upload whose process is gone; harmless when it ended well."""
+        """Throw away the parts of an upload whose process is gone; harmless when it ended well.
+
+        After an error some may be left, for another call.
+        """
 
     @abstractmethod
     def copy(

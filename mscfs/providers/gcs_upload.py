@@ -101,14 +101,20 @@ class ComposedUpload(MultipartUpload):
             else:
                 timeout = self._connection.timeout
                 target.upload_from_string(b"", if_generation_match=condition, timeout=timeout, retry=None)
-        self.abort()
+        try:
+            self.abort()
+        except StorageError as error:
+            profile, directory = self._connection.profile, self._directory
+            _logger.warning("%s: temporary objects below %s stay behind: %s", profile, directory, error.message)
         return self._describe(target)
 
     def abort(self) -> None:
         with self._lock:
-            names, self._temporary = sorted(self._temporary), set()
+            names = sorted(self._temporary)
             self._parts.clear()
         delete_parts(self._connection, self._directory, names)
+        with self._lock:
+            self._temporary.difference_update(names)
 
     def _join(self, names: Sequence[str]) -> str:
         """Compose some parts into a larger temporary object."""
@@ -129,7 +135,10 @@ class ComposedUpload(MultipartUpload):
 
 
 def delete_parts(connection: GcsConnection, directory: str, names: Sequence[str] | None = None) -> None:
-    """Delete temporary objects: those named, or all below the directory of one upload."""
+    """Delete temporary objects: those named, or all below the directory of one upload.
+
+    All are tried; raises the StorageError of one that is left.
+    """
     if names is None:
         with connection.errors(directory):
             listing = connection.client.list_blobs(
@@ -141,13 +150,7 @@ def delete_parts(connection: GcsConnection, directory: str, names: Sequence[str]
     with ThreadPoolExecutor(_THREADS) as pool:
         failures = [error for error in pool.map(lambda name: _delete(connection, name), names) if error is not None]
     if failures:
-        _logger.warning(
-            "%s: %d temporary objects below %s stay behind: %s",
-            connection.profile,
-            len(failures),
-            directory,
-            failures[0].message,
-        )
+        raise failures[0]
 
 
 def _delete(connection: GcsConnection, name: str) -> StorageError | None:

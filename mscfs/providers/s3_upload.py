@@ -69,13 +69,9 @@ class S3Upload(MultipartUpload):
         return self._sdk.confirm(self._key, sum(size for _, (_, size) in parts), answer, self._created)
 
     def abort(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        try:
+        if self._is_open:
             self._sdk.abort_upload(self._key, self.token)
-        except StorageError as error:
-            _logger.warning("%s: parts of %s stay behind: %s", self._connection.profile, self._key, error.message)
+            self._is_open = False
 
     @contextmanager
     def aborted_on_failure(self) -> Iterator[None]:
@@ -83,7 +79,10 @@ class S3Upload(MultipartUpload):
         try:
             yield
         except BaseException:
-            self.abort()
+            try:
+                self.abort()
+            except StorageError as error:
+                _logger.warning("%s: parts of %s stay behind: %s", self._connection.profile, self._key, error.message)
             raise
 
     def put_source(self, source: Source, part_size: int, threads: int) -> None:
