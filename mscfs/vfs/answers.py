@@ -85,7 +85,7 @@ def is_local(inode: Inode) -> bool:
     """Whether the truth about an inode is on this mount: not uploaded yet, or a directory kept for its maker."""
     if inode.staging is not None and (inode.staging.dirty or inode.metadata is None):
         return True
-    if inode.lock.locked():
+    if inode.is_locked:
         return True  # it is being changed here: the primary's answer would be about some moment in between
     return inode.sticky
 

@@ -40,6 +40,7 @@ class Inode:
     """
 
     __slots__ = (
+        "_lock",
         "asked",
         "cached_version",
         "change",
@@ -52,7 +53,6 @@ class Inode:
         "handles",
         "kind",
         "listing",
-        "lock",
         "lookups",
         "metadata",
         "name",
@@ -109,7 +109,19 @@ class Inode:
         """Names that had to be asked for one by one since the directory was listed last."""
         self.walked = -1
         """Position in the listing of the sub-directory that was opened last."""
-        self.lock = trio.Lock()
+        self._lock: trio.Lock | None = None
+
+    @property
+    def lock(self) -> trio.Lock:
+        """Held while the file's content, name or attributes change; made by the first who asks, and few are asked."""
+        if self._lock is None:
+            self._lock = trio.Lock()
+        return self._lock
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether somebody changes it now."""
+        return self._lock is not None and self._lock.locked()
 
     @property
     def raw_name(self) -> bytes:
@@ -146,7 +158,7 @@ class Inode:
             self.handles
             or self.children
             or self.users
-            or self.lock.locked()
+            or self.is_locked
             or self.coming
             or (self.staging and self.staging.dirty)
             or (self.entries and self.entries.references)

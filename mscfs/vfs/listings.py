@@ -32,6 +32,24 @@ UNWANTED_PAGES = 10
 class Listing:
     """One listing of a directory, under way or complete."""
 
+    __slots__ = (
+        "_moved",
+        "directory",
+        "error",
+        "example",
+        "is_borrowed",
+        "is_complete",
+        "is_recalled",
+        "limit",
+        "pages",
+        "sequence",
+        "serial",
+        "shadowed",
+        "skipped",
+        "taken",
+        "wanted",
+    )
+
     def __init__(self, directory: Inode, sequence: array[int], taken: float, serial: int) -> None:
         self.directory = directory
         self.sequence = sequence
@@ -56,8 +74,8 @@ class Listing:
         """Keys that cannot be paths, and one of them."""
         self.shadowed = 0
         """Names that are both object and directory."""
-        self.scope = trio.CancelScope()
-        self._moved = trio.Event()
+        self._moved: trio.Event | None = None
+        """Set by the next page; there is none while nobody waits."""
 
     @property
     def has_ended(self) -> bool:
@@ -66,8 +84,9 @@ class Listing:
 
     def moved(self) -> None:
         """Wake those who wait: a page has come, or the end."""
-        self._moved.set()
-        self._moved = trio.Event()
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
     def over(self, sequence: array[int]) -> Listing:
         """The same, complete, with another sequence for those who begin to read it now."""
@@ -79,14 +98,19 @@ class Listing:
         """Return when there is an entry at `position`, or none will come. Raises what the listing failed with."""
         while len(self.sequence) <= position and not self.has_ended:
             self.wanted = True
-            await self._moved.wait()
+            await self._next()
         if self.error is not None and len(self.sequence) <= position:
             raise self.error
 
     async def end(self) -> None:
         """Return when it has ended, well or not."""
         while not self.has_ended:
-            await self._moved.wait()
+            await self._next()
+
+    async def _next(self) -> None:
+        if self._moved is None:
+            self._moved = trio.Event()
+        await self._moved.wait()
 
 
 class Receiver(Protocol):
@@ -129,8 +153,8 @@ class Lister:
     async def _run(self, listing: Listing) -> None:
         directory = listing.directory
         try:
-            with listing.scope:
-                await self._receive(listing)
+            with trio.CancelScope() as scope:
+                await self._receive(listing, scope)
                 listing.is_complete = True
         except StorageError as error:
             self._suspect(error.store)
@@ -146,8 +170,8 @@ class Lister:
             listing.moved()
             self._receiver.ended(listing)
 
-    async def _receive(self, listing: Listing) -> None:
-        key, take = listing.directory.key, partial(self._take, listing)
+    async def _receive(self, listing: Listing, scope: trio.CancelScope) -> None:
+        key, take = listing.directory.key, partial(self._take, listing, scope)
         for _ in range(ROUNDS):
             if self._receiver.is_down or listing.pages:
                 break
@@ -164,8 +188,8 @@ class Lister:
                 return
         await self._receiver.recall(listing, take)
 
-    def _take(self, listing: Listing, page: Page) -> None:
-        if listing.scope.cancel_called:
+    def _take(self, listing: Listing, scope: trio.CancelScope, page: Page) -> None:
+        if scope.cancel_called:
             return
         try:
             self._receiver.take(listing, page)
@@ -177,4 +201,4 @@ class Lister:
         if listing.error or (listing.pages >= listing.limit and not listing.wanted):
             # Whoever wants the directory from now on begins anew.
             listing.directory.coming = None
-            listing.scope.cancel()
+            scope.cancel()
