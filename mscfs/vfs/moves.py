@@ -91,6 +91,8 @@ class Moves(DirectoryMoves):
                     if replaced is not None:
                         await self._keep_for_readers(replaced)
                     await self._rename(inode, source_directory, target_directory, new_name, flags)
+                    if replaced is not None:
+                        self._table.drop_if_idle(replaced)
                     return
             await self._move_directory(inode, target_directory, new_name, replaced)
 
