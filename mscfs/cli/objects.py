@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mscfs.cli import copying, where
+from mscfs.cli.lines import console
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.names import NAME_HELP, Clients, ending_with_the_reader, parse_remote
 from mscfs.cli.program import examples
@@ -53,12 +53,12 @@ def ls(
             if not recursive:
                 # One level comes in the store's own order.
                 entries = sorted(entries, key=lambda entry: entry.key)
-        console = Console(highlight=False, soft_wrap=True)
+        out = console()
         for entry in entries:
             if as_json:
                 print(json.dumps(_document(entry)))  # noqa: T201 - the answer
             else:
-                console.print(_line(entry))
+                out.print(_line(entry))
 
 
 def info(
@@ -84,7 +84,7 @@ def info(
                 table.add_row(Text(f"attribute {printable(attribute)}"), Text(printable(text)))
         elif value not in {None, ""}:
             table.add_row(field, Text(printable(str(value))))
-    Console(highlight=False, soft_wrap=True).print(table)
+    console().print(table)
 
 
 def cat(

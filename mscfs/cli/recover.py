@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mscfs.cli import completion
+from mscfs.cli.lines import console
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.program import examples, note
 from mscfs.cli.status_view import human_size
@@ -81,7 +81,7 @@ def show(
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for name, value in found.items():
         table.add_row(Text(name, style="dim"), Text(printable(_described(name, value))))
-    Console(highlight=False, soft_wrap=True).print(table)
+    console().print(table)
 
 
 @app.command(
@@ -294,13 +294,13 @@ def _moment(seconds: float) -> str:
 
 
 def _show_table(contents: Sequence[PendingUpload], *, stderr: bool = False) -> None:
-    console = Console(highlight=False, soft_wrap=True, stderr=stderr)
+    out = console(stderr=stderr)
     if not contents:
-        console.print("nothing was left behind")
+        out.print("nothing was left behind")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("id", "key", "size", "written (UTC)", "why it is not on the primary"):
-        table.add_column(column, overflow="fold", no_wrap=column not in {"key", "why it is not on the primary"})
+        table.add_column(column)
     for content in contents:
         status = content.staging.stat()
         table.add_row(
@@ -310,7 +310,7 @@ def _show_table(contents: Sequence[PendingUpload], *, stderr: bool = False) -> N
             _moment(status.st_mtime),
             Text(printable(content.problem or A_MOUNT_DOES)),
         )
-    console.print(table)
+    out.print(table)
 
 
 def _print_json(document: object) -> None:

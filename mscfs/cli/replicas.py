@@ -16,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from rich.table import Table
 from rich.text import Text
 
+from mscfs.cli.lines import console
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.names import Clients, parse_remote
 from mscfs.cli.program import examples
@@ -78,7 +79,7 @@ def sync_replicas(
     if as_json:
         print(json.dumps(_document(result, failed), indent=2))  # noqa: T201 - the answer
     else:
-        Console(highlight=False, soft_wrap=True).print(_table(result))
+        console().print(_table(result))
     if failed is not None:
         raise failed
 

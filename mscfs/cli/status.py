@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from mscfs.cli import completion
+from mscfs.cli.lines import console
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.mount_table import real_path
 from mscfs.cli.program import examples
@@ -55,11 +56,11 @@ def status(
     if as_json:
         print(json.dumps(documents if mountpoint is None else documents[0], indent=2))  # noqa: T201 - the answer
         return
-    console = Console(highlight=False)
+    out = console()
     for document in documents:
-        console.print(render(msgspec.convert(document, MountStatus)))
+        out.print(render(msgspec.convert(document, MountStatus)))
     if not documents:
-        console.print("nothing is mounted")
+        out.print("nothing is mounted")
 
 
 def drain(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mscfs.cli.lines import console
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.mount_table import real_path
 from mscfs.cli.names import Clients, RemoteName, parse
@@ -47,7 +47,7 @@ def where(
     if as_json:
         print(json.dumps(placements, indent=2))  # noqa: T201 - the answer
     else:
-        Console(highlight=False, soft_wrap=True).print(_table(placements))
+        console().print(_table(placements))
 
 
 def _ask_stores(target: RemoteName, config_file: Path | None) -> list[dict[str, Any]]:

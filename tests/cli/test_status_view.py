@@ -3,7 +3,9 @@
 import io
 
 from rich.console import Console
+from rich.table import Table
 
+from mscfs.cli.lines import console
 from mscfs.cli.status_view import render
 from mscfs.telemetry.status import MountState, MountStatus, PrimaryStatus, ReplicaStatus, StoreState
 
@@ -28,3 +30,12 @@ def test_it_says_why_a_store_is_down():
     assert "  near is down: no\\x1b[2J answer" in lines
     assert "  data is down: data:a/b: cannot be reached" in lines
     assert not [line for line in lines if "some time ago" in line]
+
+
+def test_no_line_of_an_answer_is_cut_or_broken(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    table = Table.grid(padding=(0, 2))
+    table.add_row("file", "/a/path/" + 30 * "that goes on " + "to its end")
+    console().print(table)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.rstrip().endswith("to its end")
