@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -14,6 +13,7 @@ import trio
 from mscfs.errors import StorageError
 from mscfs.journal import ClaimedWish, Journal, Wish
 from mscfs.replicas.manager import ReplicaManager
+from mscfs.vfs.rests import Rests
 from mscfs.vfs.transport import RunBlocking, Transport
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,6 @@ IDLE_SECONDS = 5.0
 """How long to sleep at most: another process may have written to the journal."""
 BATCH_SECONDS = 0.05
 """How long wishes of reads are gathered before they are written to the journal together."""
-FIRST_REST = 0.5
-LONGEST_REST = 5.0
-"""Seconds for which a drain leaves a replica alone where nothing succeeds any more, beginning and most."""
 
 
 class OnSettled(Protocol):
@@ -59,15 +56,12 @@ class Replicator:
         self._run_blocking = run_blocking
         self._on_settled = on_settled
         self._uploaders = uploaders
-        self._clock = clock
         self._wake = trio.Event()
         self._gathered: dict[tuple[str, str], Wish] = {}
         self._gathering = trio.Event()
         self._draining = 0
         self._busy = 0
-        self._failed: Counter[str] = Counter()
-        """For each replica, the steps that failed since the last that succeeded."""
-        self._rests_until: dict[str, float] = {}
+        self._rests = Rests(uploaders, clock)
 
     def wake(self) -> None:
         """The journal got new wishes."""
@@ -141,8 +135,11 @@ class Replicator:
         while True:
             self._wake = trio.Event()
             try:
-                claimed = await self._claim()
-                pause = await self._run_blocking(self._journal.next_due) if not claimed else 0.0
+                names = self._ready()
+                claimed = await self._claim(names)
+                pause = None
+                if not claimed:
+                    pause = await self._run_blocking(partial(self._journal.next_due, replicas=names))
             except StorageError as error:
                 log.warning("replication waits, the journal cannot be read: %s", error)
                 claimed, pause = [], IDLE_SECONDS
@@ -159,16 +156,22 @@ class Replicator:
                 ):
                     await self._wake.wait()
 
-    async def _claim(self) -> Sequence[ClaimedWish]:
+    def _ready(self) -> Sequence[str]:
+        """The replicas for which something may be tried now."""
+        is_drained = bool(self._draining)
         # A replica known to be down is tried by the prober, which tries only what nobody else is trying.
-        names = [replica.profile for replica in self._manager.replicas if replica.health.healthy or self._draining]
-        claimed = await self._take(names)
+        return [
+            replica.profile
+            for replica in self._manager.replicas
+            if (replica.health.healthy or is_drained)
+            and not self._rests.is_refusing(replica.profile, drained=is_drained)
+        ]
+
+    async def _claim(self, ready: Sequence[str]) -> Sequence[ClaimedWish]:
+        claimed = await self._take(ready)
         if claimed or not self._draining:
             return claimed
-        now = self._clock()
-        return await self._take(
-            [name for name in names if self._rests_until.get(name, now) <= now], even_if_not_due=True
-        )
+        return await self._take([name for name in ready if not self._rests.is_failing(name)], even_if_not_due=True)
 
     async def _take(self, replicas: Sequence[str], *, even_if_not_due: bool = False) -> Sequence[ClaimedWish]:
         if not replicas:
@@ -197,23 +200,17 @@ class Replicator:
             if error.store == wish.replica:
                 replica.health.failed(error)
                 replica.statistics.add(errors=1)
-            self._has_failed(wish.replica)
+            self._rests.failed(wish.replica, error)
             pause = await self._run_blocking(self._journal.postpone, wish, str(error))
             log.info("%s: %s is tried again in %.0f s: %s", wish.replica, wish.key, math.ceil(pause), error)
-        except Exception:
-            self._has_failed(wish.replica)
+        except Exception as error:
+            self._rests.failed(wish.replica, error)
             log.exception("a bug in bringing %s to %s: it is tried again, the mount goes on", wish.key, wish.replica)
             await self._run_blocking(self._journal.postpone, wish, "internal error, see the log of the mount")
         except trio.Cancelled:
             self._journal.release(wish)
             raise
         else:
-            self._failed[wish.replica] = 0
+            self._rests.succeeded(wish.replica)
             replica.health.succeeded()
             await self._run_blocking(self._journal.finish, wish)
-
-    def _has_failed(self, replica: str) -> None:
-        self._failed[replica] += 1
-        # One round of all uploaders decides nothing: others may succeed.
-        if (rounds := self._failed[replica] // self._uploaders) > 0:
-            self._rests_until[replica] = self._clock() + min(FIRST_REST * 2 ** (rounds - 1), LONGEST_REST)

@@ -1,9 +1,11 @@
-"""The uploader tasks while somebody drains."""
+"""The uploader tasks: when they try again."""
 
+import logging
 from itertools import pairwise
 
 import trio
 
+from mscfs.errors import NoSpaceError
 from mscfs.journal import Wish
 from tests.vfs.inline import world
 
@@ -45,3 +47,34 @@ async def test_W2_a_drain_tries_at_once_what_waits_and_again_and_again_with_rest
         (w.store("near") / "a").unlink()
         assert await drain(w, 120) == 0
         assert (w.store("near") / "a" / "b").exists()
+
+
+async def test_W2_a_replica_that_is_full_is_left_alone_for_longer_and_longer(tmp_path, autojump_clock, caplog):
+    caplog.set_level(logging.INFO, "mscfs.vfs.rests")
+    async with world(tmp_path) as w:
+        keys = [f"o{number}" for number in range(10 * OBJECTS)]
+        for key in keys:
+            (w.store("primary") / key).write_bytes(b"data")
+        w.parts.journal.wish([Wish(name, key, "back-fill") for name in ("near", "far") for key in keys])
+        is_full, tried = True, 0
+
+        async def fill(what, profile, _):
+            nonlocal tried
+            if what == "step" and profile == "near" and is_full:
+                tried += 1
+                raise NoSpaceError("No space left on device", store="near")
+
+        w.transport.before = fill
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.parts.replicator.run)
+            await trio.sleep(200)
+            assert all((w.store("far") / key).exists() for key in keys)
+            assert 40 < tried < 100
+            told = "the replica near takes nothing, it is tried again and again: No space left on device"
+            assert caplog.messages == [told]
+            is_full = False
+            await trio.sleep(70)
+            # What was tried has pauses of its own, by the clock on the wall.
+            assert sum((w.store("near") / key).exists() for key in keys) >= len(keys) - tried
+            assert caplog.messages == [told, "the replica near takes copies again"]
+            nursery.cancel_scope.cancel()
