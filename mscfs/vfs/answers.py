@@ -29,6 +29,7 @@ class Answers:
         """
         child = self.table.child(parent, name)
         if child is not None and (child.change > serial or child.checked > asked or is_local(child)):
+            child.hides = entry is not None
             return child
         if child is None and parent.removed.get(name, 0) > serial:
             raise no_such(name)

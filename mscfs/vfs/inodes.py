@@ -51,6 +51,7 @@ class Inode:
         "detached",
         "entries",
         "handles",
+        "hides",
         "kind",
         "listing",
         "lookups",
@@ -91,6 +92,8 @@ class Inode:
         """It lost its name here (unlink, rename over it): what is written to it goes nowhere."""
         self.sticky = False
         """A directory that exists here although the store may know nothing below it any more."""
+        self.hides = False
+        """The primary was last told to have something of this name, which counted less than what is here."""
         self.cached_version: str | None = None
         """Token of the version whose bytes the kernel's page cache holds."""
         self.users = 0

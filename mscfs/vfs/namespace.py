@@ -176,6 +176,10 @@ class Namespace:
     def removed(self, parent: Inode, name: str) -> None:
         """A name was taken away here."""
         self._serial += 1
+        child = parent.children.get(name)
+        if child is not None and child.hides and child.metadata is None:
+            # It never was on the primary, and what is there comes to light: listings do not vouch for its absence.
+            parent.listing = None
         if len(parent.removed) >= REMEMBERED_REMOVALS:
             # Far more than can be under way: forget the older half, and believe no listing that they belong to.
             parent.listing = None

@@ -193,6 +193,25 @@ async def test_a_huge_directory_is_not_listed_for_three_files(tmp_path, monkeypa
         assert len(await names(w.fs, d)) == 5000, "a reader gets all of it"
 
 
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+async def test_R2_what_a_new_file_hid_comes_to_light_when_it_goes(tmp_path, autojump_clock, how):
+    """Another host made a file of that name meanwhile, and a listing has told of it."""
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        assert await names(w.fs) == []
+        handle, _, _ = await w.fs.create(ROOT, "a", 0o644, os.O_WRONLY, ME)
+        w.parts.manager.primary.put("a", b"somebody else's")
+        await trio.sleep(61)
+        assert await names(w.fs) == ["a"]
+        assert (await w.fs.lookup(ROOT, "a")).size == 0
+        if how == "unlink":
+            await w.fs.unlink(ROOT, "a")
+        else:
+            await w.fs.rename(ROOT, "a", ROOT, "b", 0)
+        assert (await w.fs.lookup(ROOT, "a")).size == len("somebody else's")
+        assert await names(w.fs) == (["a"] if how == "unlink" else ["a", "b"])
+        await w.fs.release(handle)
+
+
 async def test_R2_an_expired_listing_is_renewed_instead_of_asking_for_each_name(tmp_path, autojump_clock):
     async with world(tmp_path, objects=True, metadata_ttl=60) as w:
         fill(w, "", 20)
