@@ -209,6 +209,8 @@ class Mounts(RuleBasedStateMachine):
         node = view.nodes.get(found.number)
         if node is None and self.is_down and name in self.foreign:
             self.ask(at, self.hosts[at].fs.release, handle)  # what a replica alone knows is nobody's truth
+            if flags & os.O_TRUNC:
+                view.orphans.append((name, b"", list(believable)))
             return
         if node is None:
             node = view.nodes[found.number] = Node(name, found.number, list(believable))
