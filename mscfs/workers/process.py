@@ -55,6 +55,8 @@ logger = logging.getLogger("mscfs.workers.process")  # also where this module is
 
 _RECEIVE = 256 << 10
 _LAST_LOOKS = 50
+_MOST_WAITING = 32
+"""Messages, of which a page of a listing has up to 100 KB: a listing of millions must not pile up in here."""
 
 
 class Outbox:
@@ -66,10 +68,10 @@ class Outbox:
         self._sending = threading.Lock()
 
     def send(self, message: FromWorker) -> None:
-        """Send a message, or leave it to the thread that is sending now."""
+        """Send a message, or leave it to the thread that is sending now, unless that has got much to do already."""
         self._waiting.append(frame(message))
         # Asked again after each release: what came between the last look and the release must not stay.
-        while self._waiting and self._sending.acquire(blocking=False):
+        while self._waiting and self._sending.acquire(blocking=len(self._waiting) > _MOST_WAITING):
             try:
                 batch = []
                 with suppress(IndexError):

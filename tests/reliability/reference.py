@@ -94,7 +94,14 @@ class View:
         if not unbounded:
             first = max([first, self.began.get(key, 0), *expired[-1:]])
         hidden = self.hidden.get(key, [])
-        return [None if held in hidden else held for _, held in history[first:]]
+        believable: list[Held | None] = []
+        for _, held in history[first:]:
+            if held not in hidden:
+                believable.append(held)
+            else:
+                # Of several thinkable versions only the one that was open there is gone.
+                believable += [None] if len(hidden) == 1 else [None, held]
+        return believable
 
     def starts(self, primary: Primary) -> None:
         """The mount began now."""
