@@ -10,7 +10,7 @@ from mscfs.workers.process import Outbox
 from mscfs.workers.protocol import FrameBuffer, ListDone, PageDone, decode_from_worker
 from tests.fuse.mounting import wait_until
 
-PAGES = 400
+PAGES = 100
 
 
 class Watched:
