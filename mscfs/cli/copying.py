@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from mscfs.cli.mount import ConfigFile
 from mscfs.cli.names import Clients, RemoteName, parse
-from mscfs.cli.program import examples, note
+from mscfs.cli.program import EXIT_INTERRUPTED, examples, note
 from mscfs.errors import MscfsError, NotFoundError, UsageError
 
 LONGEST_NAME = 255
@@ -64,7 +65,8 @@ def cp(
 ) -> None:
     """Copy: upload, download, inside a profile and between profiles.
 
-    A target appears whole or not at all. What fails does not stop the rest; the exit code tells.
+    A target appears whole or not at all. What fails does not stop the rest; the exit code tells. Ctrl-C lets what has
+    begun finish; a second one does not.
     """
     if len(names) < 2:
         raise UsageError("cp needs at least one source and a target")
@@ -111,9 +113,16 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
                 places.acquire()
                 copy = partial(_copy, clients, job, lambda size: progress.advance(task, size))
                 pool.submit(copy).add_done_callback(partial(finished, job))
-        except BaseException:
+            # Not by joining threads: CPython takes one for ended when that is interrupted.
+            for _ in range(jobs * 4):
+                places.acquire()
+        except BaseException as error:
             # Interrupted, or nothing more can be found: what has begun is finished, what waits is not.
             pool.shutdown(wait=False, cancel_futures=True)
+            progress.stop()
+            if isinstance(error, KeyboardInterrupt):
+                note("interrupted: what has begun is finished; interrupt again to end at once")
+                signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
             raise
     if failures:
         for failure in failures[:MOST_SHOWN]:

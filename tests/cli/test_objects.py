@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -310,6 +311,26 @@ def test_rm_of_directories_at_a_terminal_asks(stores, answer, gone):
     os.close(ours)
     assert b"Remove data:d and everything below it?" in done.stderr
     assert (stores.store("primary") / "d").exists() is not gone
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_an_interrupted_cp_begins_nothing_more_and_a_second_time_ends_at_once(stores, interrupts):
+    slow = stores.root / "slow"
+    os.mkfifo(slow)
+    (stores.root / "later").write_bytes(b"later")
+    command = [sys.executable, "-m", "mscfs.cli.main", "cp", "-j", "1", slow, stores.root / "later", "data:new/"]
+    with subprocess.Popen(command, env=stores.environment, stderr=subprocess.PIPE, text=True) as process:
+        writer = slow.open("wb", buffering=0)  # when it is read
+        writer.write(b"begun")
+        process.send_signal(signal.SIGINT)
+        assert "interrupt again to end at once" in process.stderr.readline()
+        if interrupts == 2:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        writer.close()
+        assert process.wait(20) == 130
+    new = stores.store("primary") / "new"
+    assert [path.read_bytes() for path in new.glob("*")] == ([b"begun"] if interrupts == 1 else [])
 
 
 # -- where ----------------------------------------------------------------------------------------------------------
