@@ -14,9 +14,8 @@ from mscfs.cli import completion
 from mscfs.cli.mount_table import real_path
 from mscfs.cli.names import ending_with_the_reader
 from mscfs.cli.program import examples
-from mscfs.cli.status import status_of
+from mscfs.cli.status import all_mounts, status_of
 from mscfs.errors import MountError
-from mscfs.telemetry import registry
 from mscfs.telemetry.registry import MountRecord
 from mscfs.telemetry.status import MountStatus
 
@@ -40,7 +39,7 @@ def metrics(
 ) -> None:
     """Print the metrics of the mounts in Prometheus' text format.
 
-    A mount that does not answer has the state `unresponsive`. No store is asked.
+    A mount that does not answer has the state `unresponsive`, one that was killed `dead`. No store is asked.
     """
     from mscfs.telemetry.metrics import expose  # noqa: PLC0415 - imports prometheus_client
 
@@ -51,8 +50,8 @@ def metrics(
 
 
 def _records(targets: Sequence[str]) -> list[MountRecord]:
-    """The running mounts that are meant, oldest first. Raises MountError for a name that means none."""
-    running = registry.mounts()
+    """The mounts that are meant, oldest first. Raises MountError for a name that means none."""
+    running = all_mounts()
     wanted: set[int] = set()
     for target in targets:
         mountpoint = str(real_path(Path(target)))

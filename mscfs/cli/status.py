@@ -15,10 +15,11 @@ from rich.console import Console
 from mscfs.cli import completion
 from mscfs.cli.lines import console
 from mscfs.cli.mount import ConfigFile
-from mscfs.cli.mount_table import real_path
+from mscfs.cli.mount_table import MSCFS_TYPE, mounted_at, probe, real_path
 from mscfs.cli.program import examples
 from mscfs.cli.status_view import render
 from mscfs.errors import MountError
+from mscfs.journal import is_alive
 from mscfs.printable import printable
 from mscfs.telemetry import control, registry
 from mscfs.telemetry.registry import MountRecord
@@ -26,6 +27,8 @@ from mscfs.telemetry.status import MountState, MountStatus, PrimaryStatus
 
 _ANSWER_TIMEOUT = 5.0
 """Seconds until a mount that is silent counts as one that does not answer."""
+_PROBE_TIMEOUT = 1.0
+"""Seconds; a dead mountpoint says so at once."""
 _DRAIN_PATIENCE = 30.0
 """Seconds beyond that until a mount that is silent counts as one that does not answer."""
 _DRAIN_STEP = 1.0
@@ -51,7 +54,7 @@ def status(
     ] = False,
 ) -> None:
     """Show how the mounts are: stores, what they served, what waits for replicas, cache and staging."""
-    records = registry.mounts() if mountpoint is None else [find_mount(Path(mountpoint))]
+    records = all_mounts() if mountpoint is None else [_find_any(Path(mountpoint))]
     documents = [status_of(record) for record in records]
     if as_json:
         print(json.dumps(documents if mountpoint is None else documents[0], indent=2))  # noqa: T201 - the answer
@@ -93,6 +96,34 @@ def drain(
             _drain_mount(record, deadline, shown.update)
 
 
+def all_mounts() -> list[MountRecord]:
+    """The running mounts, and the killed ones whose dead mountpoints are there still, oldest first."""
+    running = registry.mounts()
+    places = {record.mountpoint for record in running}
+    dead: dict[str, MountRecord] = {}
+    for record in registry.left():
+        entry = mounted_at(Path(record.mountpoint))
+        if entry is None or entry.type != MSCFS_TYPE or record.mountpoint in places:
+            registry.forget(record)
+        elif _is_dead(entry.mountpoint):
+            dead[record.mountpoint] = record
+    return sorted([*dead.values(), *running], key=lambda record: record.started)
+
+
+def _is_dead(mountpoint: Path) -> bool:
+    try:
+        return probe(mountpoint, timeout=_PROBE_TIMEOUT) == "dead"
+    except OSError:  # of a mount that is another user's by now
+        return False
+
+
+def _find_any(mountpoint: Path) -> MountRecord:
+    """The mount at a place, the killed one if that is all there is. Raises MountError."""
+    place = str(real_path(mountpoint))
+    found = [record for record in all_mounts() if record.mountpoint == place]
+    return found[-1] if found else find_mount(mountpoint)
+
+
 def find_mount(mountpoint: Path) -> MountRecord:
     """The running mount at a place. Raises MountError."""
     record = registry.find(real_path(mountpoint))
@@ -111,16 +142,16 @@ def status_of(record: MountRecord, *, look: bool = True) -> dict[str, Any]:
             Path(record.socket), "status", {"look": look}, timeout=_ANSWER_TIMEOUT
         )
     except MountError:
-        unresponsive = MountStatus(
+        silent = MountStatus(
             profile=record.profile,
             mountpoint=record.mountpoint,
             pid=record.pid,
-            state=MountState.UNRESPONSIVE,
+            state=MountState.UNRESPONSIVE if is_alive(record.process) else MountState.DEAD,
             primary=PrimaryStatus(profile=record.profile),
             started=record.started,
             uptime=time.time() - record.started,
         )
-        document = msgspec.to_builtins(unresponsive)
+        document = msgspec.to_builtins(silent)
     return document
 
 

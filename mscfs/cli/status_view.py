@@ -7,13 +7,22 @@ from rich.table import Table
 from rich.text import Text
 
 from mscfs.printable import printable
-from mscfs.telemetry.status import ConditionalWrites, MountState, MountStatus, PrimaryStatus, ReplicaStatus, StoreState
+from mscfs.telemetry.status import (
+    SILENT,
+    ConditionalWrites,
+    MountState,
+    MountStatus,
+    PrimaryStatus,
+    ReplicaStatus,
+    StoreState,
+)
 
 _COLOURS = {
     MountState.HEALTHY: "green",
     MountState.DEGRADED: "yellow",
     MountState.STOPPING: "yellow",
     MountState.UNRESPONSIVE: "red",
+    MountState.DEAD: "red",
     StoreState.HEALTHY: "green",
     StoreState.SILENT: "yellow",
     StoreState.DOWN: "red",
@@ -23,7 +32,9 @@ _COLOURS = {
 def render(status: MountStatus) -> RenderableType:
     """One mount: a headline, its stores in reading order, and what waits."""
     parts: list[RenderableType] = [_headline(status)]
-    if status.state is not MountState.UNRESPONSIVE:
+    if status.state is MountState.DEAD:
+        parts.append(Text("  its process was killed: `mscfs mount` mounts it anew, `mscfs umount` takes it away"))
+    elif status.state not in SILENT:
         parts += [_stores(status), *_troubles(status), Text(_summary(status), style="dim")]
     return Group(*parts, Text())
 

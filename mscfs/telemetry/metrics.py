@@ -16,7 +16,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from mscfs.telemetry.status import MountState, MountStatus, PrimaryStatus, ReplicaStatus, RequestStatus, StoreState
+from mscfs.telemetry.status import (
+    SILENT,
+    MountState,
+    MountStatus,
+    PrimaryStatus,
+    ReplicaStatus,
+    RequestStatus,
+    StoreState,
+)
 
 Subject = TypeVar("Subject")
 
@@ -116,7 +124,7 @@ class MountCollector(Collector):
 
     def __init__(self, mounts: Sequence[MountStatus]) -> None:
         self._mounts = mounts
-        self._telling = [mount for mount in mounts if mount.state is not MountState.UNRESPONSIVE]
+        self._telling = [mount for mount in mounts if mount.state not in SILENT]
 
     def collect(self) -> Iterator[Metric]:
         """Every family that has a sample, once."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,8 +61,22 @@ def socket_path() -> Path:
 
 
 def mounts() -> list[MountRecord]:
-    """The running mounts, oldest first. Records of processes that are gone are removed on the way."""
-    return sorted(_running(), key=lambda record: record.started)
+    """The running mounts, oldest first."""
+    return [record for record in _records() if is_alive(record.process)]
+
+
+def left() -> list[MountRecord]:
+    """What killed mounts left of themselves, oldest first. Their mountpoints may be there still."""
+    return [record for record in _records() if not is_alive(record.process)]
+
+
+def forget(record: MountRecord) -> None:
+    """Remove what a killed mount left, and nobody needs any more."""
+    for directory in _directories():
+        path = directory / f"{record.pid}.mount"
+        if _read(path) == record:
+            path.unlink(missing_ok=True)
+            Path(record.socket).unlink(missing_ok=True)
 
 
 def find(mountpoint: Path) -> MountRecord | None:
@@ -76,17 +89,9 @@ def find_profile(profile: str) -> list[MountRecord]:
     return [record for record in mounts() if record.profile == profile]
 
 
-def _running() -> Iterator[MountRecord]:
-    for directory in _directories():
-        for path in directory.glob("*.mount"):
-            record = _read(path)
-            if record is None:
-                continue
-            if is_alive(record.process):
-                yield record
-            else:
-                path.unlink(missing_ok=True)
-                Path(record.socket).unlink(missing_ok=True)
+def _records() -> list[MountRecord]:
+    found = (_read(path) for directory in _directories() for path in directory.glob("*.mount"))
+    return sorted((record for record in found if record is not None), key=lambda record: record.started)
 
 
 def _directories() -> set[Path]:

@@ -16,6 +16,12 @@ class MountState(enum.StrEnum):
     STOPPING = "stopping"
     UNRESPONSIVE = "unresponsive"
     """The daemon runs and does not answer its control socket."""
+    DEAD = "dead"
+    """The daemon was killed and its mountpoint is there still: programs get ENOTCONN."""
+
+
+SILENT = frozenset({MountState.UNRESPONSIVE, MountState.DEAD})
+"""Mounts that tell nothing of themselves."""
 
 
 class StoreState(enum.StrEnum):

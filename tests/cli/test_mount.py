@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from mscfs.cli.mount_table import mounted_at, probe
+from tests.fuse.mounting import is_running, wait_until
 
 pytestmark = pytest.mark.mount
 
@@ -228,6 +229,25 @@ def test_a_mount_that_does_not_answer_is_reported_not_waited_for(machine):
         assert "unresponsive" in machine.run("status", machine.mountpoint).stdout
     finally:
         os.kill(record["pid"], signal.SIGCONT)
+
+
+def test_a_mount_that_was_killed_is_told_until_its_mountpoint_is_gone(machine):
+    machine.mount()
+    [record] = machine.daemons()
+    os.kill(record["pid"], signal.SIGKILL)
+    wait_until(lambda: not is_running(record["pid"]))
+    told = machine.status()
+    assert (told["state"], told["profile"], told["pid"]) == ("dead", "data", record["pid"])
+    assert [mount["state"] for mount in json.loads(machine.run("status", "--json").stdout)] == ["dead"]
+    shown = machine.run("status").stdout
+    assert "dead" in shown
+    assert "`mscfs mount` mounts it anew" in shown
+    metrics = machine.run("metrics").stdout
+    assert f'mscfs_mount_state{{mountpoint="{machine.mountpoint}",profile="data",state="dead"}} 1.0' in metrics
+    machine.mount()
+    assert [mount["state"] for mount in json.loads(machine.run("status", "--json").stdout)] == ["healthy"]
+    machine.run("umount", machine.mountpoint)
+    assert machine.run("status").stdout == "nothing is mounted\n"
 
 
 def test_W4_umount_says_what_is_not_on_the_primary(machine):

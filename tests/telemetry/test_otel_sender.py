@@ -56,7 +56,7 @@ def test_what_a_collector_gets(collector):
     assert not point.HasField("min")
 
     states = {attributes(point)["state"]: point.as_int for point in metrics["mscfs_mount_state"].gauge.data_points}
-    assert states == {"healthy": 1, "degraded": 0, "stopping": 0, "unresponsive": 0}
+    assert states == {"healthy": 1, "degraded": 0, "stopping": 0, "unresponsive": 0, "dead": 0}
 
 
 def test_several_operations_and_replicas_stay_apart(collector):

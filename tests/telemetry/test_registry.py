@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mscfs.telemetry import registry
@@ -76,13 +77,25 @@ def test_mounts_come_oldest_first_and_find_gives_the_youngest(mount):
 
 
 @pytest.mark.parametrize("collected", [True, False], ids=["collected", "zombie"])
-def test_what_a_killed_process_leaves_is_cleaned(mount, runtime, collected):
+def test_a_killed_mount_does_not_run_and_leaves_its_record(mount, runtime, collected):
     process = mount("data", "/mnt/data")
-    assert len(registry.mounts()) == 1
+    [record] = registry.mounts()
+    assert registry.left() == []
     process.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | (0 if collected else os.WNOWAIT))
     assert registry.mounts() == []
+    assert registry.find(Path("/mnt/data")) is None
+    assert registry.left() == [record]
+    registry.forget(record)
+    assert registry.left() == []
     assert list(runtime.iterdir()) == []
+
+
+def test_a_later_mount_with_the_same_pid_is_not_forgotten_with_the_killed_one(runtime):
+    registry.register("data", Path("/mnt/data"), started=1.0, config_file=None, shutdown_timeout=90.0)
+    [record] = registry.mounts()
+    registry.forget(msgspec.structs.replace(record, started=0.5))
+    assert registry.mounts() == [record]
 
 
 def test_a_later_process_with_the_same_pid_is_not_the_mount(runtime):
