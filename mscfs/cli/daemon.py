@@ -37,7 +37,6 @@ START_TIMEOUT = 900.0
 """Seconds until a daemon must have reported. Mostly it takes one; but first it uploads what a crash left."""
 PATIENCE = 10.0
 """Seconds after which somebody who waits is told where to look."""
-_LARGEST_LOG = 16 << 20
 
 
 class StartError(MountError):
@@ -143,12 +142,9 @@ def start(plan: Plan, daemon: Daemon | None = None) -> None:
 
 
 def log_file(profile: str, mountpoint: Path) -> Path:
-    """The log of a mount, made 0600 when it is not there; one that grew large starts anew beside its predecessor."""
+    """The log of a mount, made 0600 when it is not there."""
     name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', profile)}-{digest(str(mountpoint))[:8]}.log"
     path = private(state_directory() / "log") / name
-    with suppress(FileNotFoundError):
-        if path.stat().st_size > _LARGEST_LOG:
-            path.replace(path.with_suffix(".log.1"))
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     return path
 
@@ -208,7 +204,7 @@ def _serve(connection: socket.socket) -> None:
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - it was perhaps none
     report = Report(connection)
     try:
-        serving.serve(plan, report.ready)
+        serving.serve(plan, report.ready, log)
     except MscfsError as error:
         report.error(str(error), error.exit_code)
         raise

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from sdnotify import SystemdNotifier
 
@@ -28,14 +29,15 @@ def load() -> None:
     import mscfs.telemetry.service  # noqa: F401, PLC0415
 
 
-def serve(plan: Plan, report_ready: Callable[[str], None] = lambda _: None) -> None:
+def serve(plan: Plan, report_ready: Callable[[str], None] = lambda _: None, log: Path | None = None) -> None:
     """Mount in this process; returns when unmounted. Nothing stays mounted, whatever happens.
 
-    `report_ready` gets what is wrong with the primary, if the mount begins degraded.
+    `report_ready` gets what is wrong with the primary, if the mount begins degraded; `log` is the file that
+    standard error goes to, when it is the mount's own.
     Under systemd it tells when it is ready and when it stops (sd_notify(3)). Raises MscfsError when it cannot start;
     the traceback of any other error is in the log.
     """
-    configure_logging(logging.DEBUG if plan.verbose else logging.INFO)
+    configure_logging(logging.DEBUG if plan.verbose else logging.INFO, file=log)
     try:
         _serve(plan, report_ready)
     except MscfsError:

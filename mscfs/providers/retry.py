@@ -319,7 +319,7 @@ class RetryingProvider(StorageProvider):
         pause = next(pauses, None)
         if pause is None:
             raise error
-        logger.info("trying again in %.1f s: %s", pause, error)
+        logger.debug("trying again in %.1f s: %s", pause, error)
         self._sleep(pause)
 
 

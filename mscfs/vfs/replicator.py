@@ -202,7 +202,10 @@ class Replicator:
                 replica.statistics.add(errors=1)
             self._rests.failed(wish.replica, error)
             pause = await self._run_blocking(self._journal.postpone, wish, str(error))
-            log.info("%s: %s is tried again in %.0f s: %s", wish.replica, wish.key, math.ceil(pause), error)
+            # A store in trouble has a line of its own, which must not drown in one for each wish and try.
+            is_told = error.transient or self._rests.is_refusing(wish.replica, drained=False)
+            level = logging.DEBUG if is_told else logging.INFO
+            log.log(level, "%s: %s is tried again in %.0f s: %s", wish.replica, wish.key, math.ceil(pause), error)
         except Exception as error:
             self._rests.failed(wish.replica, error)
             log.exception("a bug in bringing %s to %s: it is tried again, the mount goes on", wish.key, wish.replica)

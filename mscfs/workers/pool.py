@@ -14,6 +14,7 @@ from mscfs.cache.arena import SharedMemory
 from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
 from mscfs.errors import MscfsError, StorageError, StoreUnavailableError
+from mscfs.log import logged_to
 from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, OnSlow, StartedFetch
 from mscfs.workers.launch import Launched
 from mscfs.workers.protocol import (
@@ -204,6 +205,7 @@ class WorkerPool(Calls):
             background_threads=max(1, fetch_threads * 3 // 4),
             store_factory=store_factory,
             log_level=logger.getEffectiveLevel(),
+            log_file=logged_to(),
         )
         transfer = replace(
             fetch,

@@ -148,7 +148,7 @@ def serve(connection: socket.socket, memory: int) -> None:
             Path("/proc/self/comm").write_text(settings.name)
             # When memory runs out the kernel should take a worker, which is replaced, and not the mount.
             Path("/proc/self/oom_score_adj").write_text("500")
-        configure_logging(settings.log_level, process=f"{settings.name}[{os.getpid()}]")
+        configure_logging(settings.log_level, process=f"{settings.name}[{os.getpid()}]", file=settings.log_file)
         tasks = open_tasks(settings, memory)
     except MscfsError as error:
         outbox.send(pack_error(0, error))

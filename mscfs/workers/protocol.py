@@ -13,6 +13,7 @@ import pickle
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -70,6 +71,8 @@ class WorkerSettings:
     store_factory: str
     """`module:function` that opens the store, called as `mscfs.store.open_store` is."""
     log_level: int
+    log_file: Path | None
+    """See `mscfs.log.configure_logging`."""
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True):

@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 
@@ -95,13 +96,10 @@ def test_L1_a_daemon_ends_with_a_command_that_is_killed():
     wait_until(lambda: not is_running(int(done.stdout)))
 
 
-def test_a_log_that_grew_large_starts_anew(tmp_path, monkeypatch):
+def test_L5_a_log_is_made_for_its_owner_only_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(daemon, "_LARGEST_LOG", 10)
     log = daemon.log_file("a/b c", tmp_path / "mnt")
     assert log.name.startswith("a_b_c-")
-    log.write_text("short")
-    assert daemon.log_file("a/b c", tmp_path / "mnt").read_text() == "short"
-    log.write_text("longer than ten bytes")
-    assert daemon.log_file("a/b c", tmp_path / "mnt").read_text() == ""
-    assert log.with_suffix(".log.1").read_text() == "longer than ten bytes"
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    log.write_text("what a mount wrote")
+    assert daemon.log_file("a/b c", tmp_path / "mnt").read_text() == "what a mount wrote"

@@ -331,3 +331,17 @@ def test_mount_of_type_fuse_mscfs(machine):
     done = machine.run("data", machine.mountpoint, "-o", "rw,dev,suid")
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.is_mounted()
+
+
+def test_the_log_of_a_mount_that_runs_on_is_put_aside_when_it_is_large_also_by_its_workers(machine):
+    (machine.store("primary") / "a").write_text("content")
+    machine.mount("--verbose")
+    (log,) = (machine.root / "state" / "mscfs" / "log").iterdir()
+    os.truncate(log, 17 << 20)
+    assert (machine.mountpoint / "a").read_text() == "content"
+    wait_until(lambda: log.stat().st_size < 1 << 20 and " DEBUG mscfs-" in log.read_text())
+    assert machine.run("umount", machine.mountpoint).returncode == 0
+    assert sorted(path.name for path in log.parent.iterdir()) == [log.name, f"{log.name}.1"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in log.parent.iterdir()} == {0o600}
+    assert log.stat().st_size < 1 << 20
+    assert log.with_name(f"{log.name}.1").stat().st_size < 18 << 20

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import trio
 
-from mscfs.errors import NoSpaceError
+from mscfs.errors import NoSpaceError, StorageError, StoreUnavailableError
 from mscfs.journal import Wish
 from tests.vfs.inline import world
 
@@ -78,3 +78,27 @@ async def test_W2_a_replica_that_is_full_is_left_alone_for_longer_and_longer(tmp
             assert sum((w.store("near") / key).exists() for key in keys) >= len(keys) - tried
             assert caplog.messages == [told, "the replica near takes copies again"]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_store_in_trouble_does_not_write_a_line_for_each_try(tmp_path, autojump_clock, caplog):
+    caplog.set_level(logging.INFO, "mscfs")
+    async with world(tmp_path) as w:
+        keys = [f"o{number}" for number in range(OBJECTS)]
+        for key in (*keys, "a"):
+            (w.store("primary") / key).write_bytes(b"data")
+        w.parts.journal.wish([Wish("near", key, "back-fill") for key in (*keys, "a")])
+        tried = []
+
+        async def flicker(what, _, key):
+            if what == "step":
+                tried.append(key)
+                if key == "a":
+                    raise StorageError("its name is too long", store="near")
+                raise StoreUnavailableError("no answer", store="near")
+
+        w.transport.before = flicker
+        await drain(w, 30)
+        told = [record.getMessage() for record in caplog.records if "is tried again" in record.getMessage()]
+        assert len(tried) > 2 * OBJECTS
+        assert [line for line in told if "no answer" in line] == []
+        assert len([line for line in told if "too long" in line]) == tried.count("a") > 0

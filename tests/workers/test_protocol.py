@@ -149,6 +149,7 @@ def settings(tmp_path):
         background_threads=3,
         store_factory="tests.workers.stores:open_store",
         log_level=30,
+        log_file=None,
     )
 
 
