@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from mscfs.cli import completion
 from mscfs.cli.lines import console
@@ -83,7 +84,8 @@ def drain(
 ) -> None:
     """Wait until everything written is on the primary and on every replica that wants it.
 
-    A profile that is not mounted is drained by this command itself. Ends with 0 when nothing waits any more.
+    A profile that is not mounted is drained by this command itself. Ends with 0 when nothing waits any more, and with
+    1 and the reasons when all that waits would fail again.
     """
     records = registry.find_profile(target)
     if not records and (record := registry.find(real_path(Path(target)))):
@@ -156,15 +158,24 @@ def status_of(record: MountRecord, *, look: bool = True) -> dict[str, Any]:
 
 
 def _drain_mount(record: MountRecord, deadline: float | None, show: Callable[[str], None]) -> None:
+    began = time.monotonic()
     while True:
         left = _DRAIN_STEP if deadline is None else max(0.0, min(_DRAIN_STEP, deadline - time.monotonic()))
-        answer = control.request(Path(record.socket), "drain", {"timeout": left}, timeout=left + _DRAIN_PATIENCE)
-        waiting = f"{record.mountpoint}: {answer['remaining']} journal entries wait"
+        arguments = {"timeout": left, "elapsed": time.monotonic() - began}
+        answer = control.request(Path(record.socket), "drain", arguments, timeout=left + _DRAIN_PATIENCE)
         if not answer["remaining"]:
             return
-        if deadline is not None and time.monotonic() >= deadline:
-            raise MountError(f"{waiting}; `mscfs status {record.mountpoint}` shows for which replica")
-        show(printable(waiting))
+        waiting = _waiting(record.mountpoint, answer["remaining"], answer["reasons"])
+        if answer["hopeless"] >= answer["remaining"] or (deadline is not None and time.monotonic() >= deadline):
+            raise MountError(waiting)
+        show(escape(printable(waiting)))
+
+
+def _waiting(what: object, remaining: int, reasons: Mapping[str, str]) -> str:
+    """What is left of a drain, and why."""
+    # An error mostly names its store already.
+    why = "".join(f"; {replica}: {reason.removeprefix(f'{replica}:').lstrip()}" for replica, reason in reasons.items())
+    return f"{what}: {remaining} journal entries wait{why}"
 
 
 def _drain_unmounted(
@@ -184,5 +195,4 @@ def _drain_unmounted(
         manager.close()
     if not result.complete:
         reasons = {failure.profile: failure.reason for failure in result.failures}
-        why = "".join(f"; {replica}: {reason}" for replica, reason in reasons.items())
-        raise MountError(f"{profile}: {result.remaining} journal entries wait{why}")
+        raise MountError(_waiting(profile, result.remaining, reasons))

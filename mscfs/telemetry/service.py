@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 import msgspec
+import trio
 
 from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import UsageError
@@ -57,12 +58,24 @@ class MountService:
         return msgspec.to_builtins(await self.document(silent))
 
     async def drain(self, arguments: Mapping[str, Any]) -> object:
-        """Wait until the replicas are up to date; `timeout` in seconds."""
+        """Wait until the replicas are up to date, for `timeout` seconds.
+
+        Tells what is left; how much of that was tried in the last `elapsed` seconds and would fail again; and why, one
+        reason for each replica.
+        """
+        began = trio.current_time()
         seconds = arguments.get("timeout", DRAIN_SECONDS)
-        if not isinstance(seconds, int | float):
-            raise UsageError("`timeout` must be a number of seconds")
+        elapsed = arguments.get("elapsed", 0)
+        if not isinstance(seconds, int | float) or not isinstance(elapsed, int | float):
+            raise UsageError("`timeout` and `elapsed` must be numbers of seconds")
         remaining = await self._mount.drain(float(seconds))
-        return {"remaining": remaining}
+        parts = self._mount.parts
+        lag = await parts.run_blocking(parts.journal.lag)
+        return {
+            "remaining": remaining,
+            "hopeless": parts.replicator.hopeless(began - elapsed),
+            "reasons": {replica: behind.last_error for replica, behind in lag.items() if behind.last_error},
+        }
 
     async def where(self, arguments: Mapping[str, Any]) -> object:
         """Which stores hold `key`, in reading order, the primary last."""

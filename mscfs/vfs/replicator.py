@@ -62,6 +62,8 @@ class Replicator:
         self._draining = 0
         self._busy = 0
         self._rests = Rests(uploaders, clock)
+        self._hopeless: dict[tuple[str, str], float] = {}
+        self._succeeded: dict[str, float] = {}
 
     def wake(self) -> None:
         """The journal got new wishes."""
@@ -103,6 +105,18 @@ class Replicator:
         finally:
             self._draining -= 1
         return await self._run_blocking(self._journal.pending) + len(self._gathered)
+
+    def hopeless(self, since: float) -> int:
+        """How many wishes, all tried for a drain since then (on trio's clock), no further try would carry out.
+
+        Whatever succeeds at the same replica may have been in the way of the others, as a file that became a directory.
+        """
+        self._hopeless = {
+            name: tried
+            for name, tried in self._hopeless.items()
+            if tried >= since and tried > self._succeeded.get(name[0], -math.inf)
+        }
+        return len(self._hopeless)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -192,7 +206,7 @@ class Replicator:
                 self._busy -= 1
 
     async def _attempt(self, wish: ClaimedWish) -> None:
-        replica = self._manager.replica(wish.replica)
+        replica, began = self._manager.replica(wish.replica), trio.current_time()
         try:
             result = await self._transport.step(wish.replica, wish.key, delete=wish.kind == "delete")
             self._on_settled(wish.replica, wish.key, held=result.outcome in {"fresh", "copied"})
@@ -202,6 +216,10 @@ class Replicator:
                 replica.statistics.add(errors=1)
             self._rests.failed(wish.replica, error)
             pause = await self._run_blocking(self._journal.postpone, wish, str(error))
+            if error.transient:
+                self._hopeless.pop((wish.replica, wish.key), None)
+            elif self._draining:
+                self._hopeless[wish.replica, wish.key] = began
             # A store in trouble has a line of its own, which must not drown in one for each wish and try.
             is_told = error.transient or self._rests.is_refusing(wish.replica, drained=False)
             level = logging.DEBUG if is_told else logging.INFO
@@ -215,5 +233,7 @@ class Replicator:
             raise
         else:
             self._rests.succeeded(wish.replica)
+            self._succeeded[wish.replica] = trio.current_time()
+            self._hopeless.pop((wish.replica, wish.key), None)
             replica.health.succeeded()
             await self._run_blocking(self._journal.finish, wish)

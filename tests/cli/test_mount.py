@@ -283,6 +283,21 @@ def test_W2_drain_without_a_mount(machine):
     assert (machine.store("near") / "a").read_text() == "content"
 
 
+def test_W2_drain_of_a_mount_tells_what_a_replica_cannot_hold_and_ends(machine):
+    (machine.store("near") / "a").write_text("in the way of a directory")
+    machine.mount()
+    (machine.mountpoint / "c").write_text("content")
+    (machine.mountpoint / "a").mkdir()
+    (machine.mountpoint / "a" / "b").write_text("content")
+    line = one_line(machine.run("drain", machine.mountpoint))
+    assert "journal entries wait; near: a/" in line
+    assert "Not a directory" in line
+    (machine.store("near") / "a").unlink()
+    done = machine.run("drain", machine.mountpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (machine.store("near") / "a" / "b").read_text() == "content"
+
+
 def test_drain_of_something_unknown(machine):
     assert "no profile is named 'dta'" in one_line(machine.run("drain", "dta"))
 

@@ -38,6 +38,7 @@ async def test_W2_a_drain_tries_at_once_what_waits_and_again_and_again_with_rest
         w.transport.before = note
         began = trio.current_time()
         assert await drain(w, 40) == 1
+        assert w.parts.replicator.hopeless(began) == 1
         assert all((w.store("near") / f"o{number}").exists() for number in range(OBJECTS))
         good = [time for time, what in tried if "a/b" not in what]
         assert (len(good), max(good) - began < 1) == (OBJECTS, True)
@@ -45,7 +46,9 @@ async def test_W2_a_drain_tries_at_once_what_waits_and_again_and_again_with_rest
         assert 20 < len(bad) < 60  # somebody waits, and nothing is hammered at
         assert max(later - earlier for earlier, later in pairwise(bad)) < 6
         (w.store("near") / "a").unlink()
+        assert w.parts.replicator.hopeless(trio.current_time() + 1) == 0  # what failed before somebody mended it
         assert await drain(w, 120) == 0
+        assert w.parts.replicator.hopeless(began) == 0
         assert (w.store("near") / "a" / "b").exists()
 
 
@@ -97,8 +100,29 @@ async def test_a_store_in_trouble_does_not_write_a_line_for_each_try(tmp_path, a
                 raise StoreUnavailableError("no answer", store="near")
 
         w.transport.before = flicker
+        began = trio.current_time()
         await drain(w, 30)
+        assert w.parts.replicator.hopeless(began) == 1  # a store that does not answer is waited for
         told = [record.getMessage() for record in caplog.records if "is tried again" in record.getMessage()]
         assert len(tried) > 2 * OBJECTS
         assert [line for line in told if "no answer" in line] == []
         assert len([line for line in told if "too long" in line]) == tried.count("a") > 0
+
+
+async def test_W2_a_failure_is_not_final_when_something_else_succeeded_meanwhile(tmp_path, autojump_clock):
+    async with world(tmp_path) as w:
+        for key in ("a", "b"):
+            (w.store("primary") / key).write_bytes(b"data")
+        w.parts.journal.wish([Wish("near", key, "back-fill") for key in ("a", "b")])
+
+        async def fail_late(what, _, key):
+            if what == "step" and key == "a":
+                await trio.sleep(5)
+                raise StorageError("something is in the way", store="near")
+
+        w.transport.before = fail_late
+        began = trio.current_time()
+        assert await drain(w, 5.2) == 1
+        assert w.parts.replicator.hopeless(began) == 0
+        assert await drain(w, 30) == 1
+        assert w.parts.replicator.hopeless(began) == 1
