@@ -2,10 +2,10 @@
 
     python -m tests.reliability.soak --handles 10000 --entries 1000000 --seconds 3600
 
-A mount first does some rounds of everything, and lists its huge directory anew some times: Python does not give back
-all that the second listing needed beside the first. What its processes hold then is compared with what they hold after
-many more rounds: memory, descriptors, threads, processes, staging files. In the end all files are closed, and what they
-cost must be gone.
+A mount first does everything once, opens and closes all files, and lists its huge directory anew some times: allocators
+keep much of what was needed then, between what stays, and use it again. What its processes hold afterwards is compared
+with what they hold after many more rounds of the same: memory, descriptors, threads, processes, staging files; with the
+files open, and when they are closed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mscfs.fuse import trim
 from mscfs.telemetry import registry
 from tests.bench.processes import family, memory_of
 from tests.fuse.mounting import Mounted, file_store, unmount_whatever_is_left, wait_until, with_replicas, write_config
@@ -149,10 +150,11 @@ def grown(before: Held, after: Held) -> list[str]:
     return found
 
 
-def settled(mounted: Mounted) -> Held:
-    """What is held once nothing is under way any more."""
+def settled(mounted: Mounted, idle: float) -> Held:
+    """What is held once nothing is under way any more, and nothing was for `idle` seconds."""
     mounted.drain()
     wait_until(lambda: mounted.status()["staging"]["files"] == 0)
+    time.sleep(idle)
     return held_by(mounted)
 
 
@@ -165,12 +167,14 @@ def run(
     listings: int = 1,
     ttl: float = 3600.0,
     seconds: float = 0.0,
+    idle: float = 0.0,
     tell: bool = False,
     seed: int = 1,
 ) -> list[str]:
     """Soak for so many rounds and at least so many seconds; what grew. Raises AssertionError for wrong answers.
 
-    Everything is listed so often before the first measurement; names are asked for anew after `ttl` seconds.
+    Everything is listed so often before the first measurement; names are asked for anew after `ttl` seconds. Before a
+    measurement the mount is left alone for `idle` seconds, in which it may give memory back.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -183,11 +187,16 @@ def run(
         for number in range(listings):
             time.sleep(ttl if number else 0.0)
             soak.list_everything()
-        empty = settled(mounted)
+        with soak.open_files(handles):
+            soak.round()
+            soak.list_everything()
+        soak.round()
+        empty = settled(mounted, idle)
         with soak.open_files(handles) as opened:
             for _ in range(WARM_UP):
                 soak.round()
-            first = settled(mounted)
+            soak.list_everything()
+            first = settled(mounted, idle)
             end = time.monotonic() + seconds
             number = 0
             while number < rounds or time.monotonic() < end:
@@ -197,11 +206,11 @@ def run(
                     soak.list_everything()
                 if tell and number % 50 == 0:
                     print(f"{soak.operations} operations: {held_by(mounted)}", flush=True)
-            last = settled(mounted)
+            last = settled(mounted, idle)
             for at in range(0, len(opened), max(1, len(opened) // 100)):
                 assert os.pread(opened[at], 2000, 0) == content_of(MANY + name_of(at % entries))
         soak.round()
-        closed = settled(mounted)
+        closed = settled(mounted, idle)
         print(f"before: {empty}\n{handles} open: {first}\nat the end: {last}\nclosed: {closed}")
         print(f"{soak.operations} operations in {soak.rounds} rounds, {entries} names")
         mounted.umount()
@@ -226,6 +235,7 @@ def main() -> int:
             listings=3,
             ttl=60.0,
             seconds=asked.seconds,
+            idle=trim.INTERVAL + 1,
             tell=True,
         )
     print("nothing has grown" if not found else "\n".join(found))
