@@ -118,11 +118,13 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
                 places.acquire()
         except BaseException as error:
             # Interrupted, or nothing more can be found: what has begun is finished, what waits is not.
+            is_interrupted = isinstance(error, KeyboardInterrupt)
+            if is_interrupted:
+                signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
             pool.shutdown(wait=False, cancel_futures=True)
             progress.stop()
-            if isinstance(error, KeyboardInterrupt):
+            if is_interrupted:
                 note("interrupted: what has begun is finished; interrupt again to end at once")
-                signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
             raise
     if failures:
         for failure in failures[:MOST_SHOWN]:

@@ -318,17 +318,22 @@ def test_an_interrupted_cp_begins_nothing_more_and_a_second_time_ends_at_once(st
     slow = stores.root / "slow"
     os.mkfifo(slow)
     (stores.root / "later").write_bytes(b"later")
-    command = [sys.executable, "-m", "mscfs.cli.main", "cp", "-j", "1", slow, stores.root / "later", "data:new/"]
+    # What a shell starts in the background is born with SIGINT ignored, and so is all that it starts.
+    born = ["env", "--default-signal=INT", sys.executable, "-m", "mscfs.cli.main"]
+    command = [*born, "cp", "-j", "1", slow, stores.root / "later", "data:new/"]
     with subprocess.Popen(command, env=stores.environment, stderr=subprocess.PIPE, text=True) as process:
-        writer = slow.open("wb", buffering=0)  # when it is read
-        writer.write(b"begun")
-        process.send_signal(signal.SIGINT)
-        assert "interrupt again to end at once" in process.stderr.readline()
-        if interrupts == 2:
+        try:
+            writer = slow.open("wb", buffering=0)  # when it is read
+            writer.write(b"begun")
             process.send_signal(signal.SIGINT)
+            assert "interrupt again to end at once" in process.stderr.readline()
+            if interrupts == 2:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == 130
+            writer.close()
             assert process.wait(20) == 130
-        writer.close()
-        assert process.wait(20) == 130
+        finally:
+            process.kill()
     new = stores.store("primary") / "new"
     assert [path.read_bytes() for path in new.glob("*")] == ([b"begun"] if interrupts == 1 else [])
 
