@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from mscfs.cli.program import EXIT_INTERRUPTED, examples, note
 from mscfs.errors import MscfsError, NotFoundError, UsageError
 
 LONGEST_NAME = 255
+_LOOK = 0.2
+"""Seconds that one wait lasts: an interrupt that comes just before a wait is noticed when that is over."""
 MOST_SHOWN = 3
 
 Place = RemoteName | Path
@@ -88,6 +90,7 @@ def cp(
 def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
     failures: list[str] = []
     done = 0
+    begun: set[Future[None]] = set()
     lock = threading.Lock()
     # As many as the workers can take soon: a listing of millions is not drawn into memory.
     places = threading.BoundedSemaphore(jobs * 4)
@@ -96,6 +99,7 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
 
         def finished(job: Job, future: Future[None]) -> None:
             nonlocal done
+            begun.discard(future)
             places.release()
             if future.cancelled():
                 return
@@ -110,12 +114,14 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
             for job in work:
                 total += job.size
                 progress.update(task, total=total)
-                places.acquire()
+                _take(places)
                 copy = partial(_copy, clients, job, lambda size: progress.advance(task, size))
-                pool.submit(copy).add_done_callback(partial(finished, job))
+                future = pool.submit(copy)
+                begun.add(future)
+                future.add_done_callback(partial(finished, job))
             # Not by joining threads: CPython takes one for ended when that is interrupted.
             for _ in range(jobs * 4):
-                places.acquire()
+                _take(places)
         except BaseException as error:
             # Interrupted, or nothing more can be found: what has begun is finished, what waits is not.
             is_interrupted = isinstance(error, KeyboardInterrupt)
@@ -125,11 +131,18 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
             progress.stop()
             if is_interrupted:
                 note("interrupted: what has begun is finished; interrupt again to end at once")
+                while wait(tuple(begun), timeout=_LOOK).not_done:
+                    pass
             raise
     if failures:
         for failure in failures[:MOST_SHOWN]:
             note(failure)
         raise MscfsError(f"{len(failures)} of {done} could not be copied")
+
+
+def _take(places: threading.Semaphore) -> None:
+    while not places.acquire(timeout=_LOOK):
+        pass
 
 
 def _copy(clients: Clients, job: Job, on_bytes: Callable[[int], object]) -> None:
