@@ -114,14 +114,14 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
             for job in work:
                 total += job.size
                 progress.update(task, total=total)
-                _take(places)
+                while not places.acquire(timeout=_LOOK):
+                    pass
                 copy = partial(_copy, clients, job, lambda size: progress.advance(task, size))
                 future = pool.submit(copy)
                 begun.add(future)
                 future.add_done_callback(partial(finished, job))
             # Not by joining threads: CPython takes one for ended when that is interrupted.
-            for _ in range(jobs * 4):
-                _take(places)
+            _finish(begun)
         except BaseException as error:
             # Interrupted, or nothing more can be found: what has begun is finished, what waits is not.
             is_interrupted = isinstance(error, KeyboardInterrupt)
@@ -131,8 +131,7 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
             progress.stop()
             if is_interrupted:
                 note("interrupted: what has begun is finished; interrupt again to end at once")
-                while wait(tuple(begun), timeout=_LOOK).not_done:
-                    pass
+                _finish(begun)
             raise
     if failures:
         for failure in failures[:MOST_SHOWN]:
@@ -140,8 +139,9 @@ def _run(clients: Clients, work: Iterator[Job], jobs: int) -> None:
         raise MscfsError(f"{len(failures)} of {done} could not be copied")
 
 
-def _take(places: threading.Semaphore) -> None:
-    while not places.acquire(timeout=_LOOK):
+def _finish(begun: set[Future[None]]) -> None:
+    """Wait for all of them; they leave the set when they have ended."""
+    while wait(tuple(begun), timeout=_LOOK).not_done:
         pass
 
 

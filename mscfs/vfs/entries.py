@@ -328,6 +328,10 @@ class Entries:
         other = bytes([_UNKNOWN, 3 - self.mark])
         return (found.start() for found in re.finditer(b"[" + re.escape(other) + b"]", bytes(self.marks)))
 
+    def see_rest(self) -> None:
+        """Take the names that the latest listing did not tell of into its sequence: nobody will tell of them."""
+        self.sequence.extend([slot for slot in self.unseen() if not self.states[slot] & GONE])
+
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _tidy(self) -> None:

@@ -18,7 +18,7 @@ from mscfs.providers.page import Entry, Page, to_entry
 from mscfs.types import ObjectMetadata, Version
 from mscfs.vfs.answers import Answers, differs, is_local, no_such
 from mscfs.vfs.details import Details
-from mscfs.vfs.entries import GONE, KEPT, UNSURE, Entries
+from mscfs.vfs.entries import KEPT, UNSURE, Entries
 from mscfs.vfs.foresight import Foresight
 from mscfs.vfs.gate import Gate
 from mscfs.vfs.inodes import Inode, InodeTable
@@ -456,5 +456,5 @@ class Namespace:
         """A listing came to no end: the last complete one goes on, with what this one told and what is made here."""
         directory, entries = listing.directory, listing.directory.entries
         if directory.listing is not None and entries is not None and entries.sequence is listing.sequence:
-            entries.sequence.extend([slot for slot in entries.unseen() if not entries.states[slot] & GONE])
+            entries.see_rest()
             directory.listing = directory.listing.over(entries.sequence)

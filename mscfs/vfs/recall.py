@@ -11,7 +11,6 @@ from collections.abc import Callable
 import trio
 
 from mscfs.providers.page import DIRECTORY, Entry, Page, entries_of
-from mscfs.vfs.entries import GONE
 from mscfs.vfs.inodes import Inode, InodeTable
 from mscfs.vfs.listings import Listing
 from mscfs.vfs.paths import to_name
@@ -52,7 +51,7 @@ class Recall:
             if not await self._from_disk(directory):
                 listing.is_borrowed = True
                 await self._transport.list_directory(directory.key, take, stand_in=True)
-        entries.sequence.extend([slot for slot in entries.unseen() if not entries.states[slot] & GONE])
+        entries.see_rest()
         directory.listing = listing
 
     def fill(self, directory: Inode, page: Page, gone: frozenset[bytes] = frozenset()) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from mscfs.errors import AccessDeniedError, NoSpaceError, QuotaExceededError, ReadOnlyError, StorageError
+from mscfs.errors import AccessDeniedError, NoSpaceError, QuotaExceededError, ReadOnlyError
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Rests:
         """A copy failed."""
         self._last[replica] = self._clock()
         self._failures[replica] += 1
-        if isinstance(error, StorageError) and isinstance(error, _REFUSALS) and error.store == replica:
+        if isinstance(error, _REFUSALS) and error.store == replica:
             self._refusals[replica] += 1
             if self._refusals[replica] == self._uploaders:
                 log.warning("the replica %s takes nothing, it is tried again and again: %s", replica, error.message)

@@ -47,6 +47,7 @@ from mscfs.workers.protocol import (
     is_second,
     pack_error,
     unpack_settings,
+    unpack_text,
 )
 from mscfs.workers.requests import RequestQueue, TakenRequest
 from mscfs.workers.tasks import AbandonedError, Tasks
@@ -130,7 +131,7 @@ def perform(taken: TakenRequest, tasks: Tasks, outbox: Outbox) -> None:
 def _tell(request: Request, began: float, outcome: str) -> None:
     """What `mscfs mount --verbose` adds to the log."""
     if logger.isEnabledFor(logging.DEBUG):
-        name, key = type(request).__name__.lower(), os.fsdecode(request.key)
+        name, key = type(request).__name__.lower(), unpack_text(request.key)
         logger.debug("%s %s: %s, %.3f s", name, key, outcome, time.monotonic() - began)
 
 
