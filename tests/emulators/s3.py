@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.emulators.certificates import make_certificate
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 START_SECONDS = 60
 
@@ -100,14 +104,37 @@ def s3_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[S3Server]:
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield S3Server(f"http://{host}:{port}", "/moto-api/reset")
-    server.stop()
+    application = _one_at_a_time(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield S3Server(f"http://127.0.0.1:{server.server_port}", "/moto-api/reset")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _one_at_a_time(application: WSGIApplication) -> WSGIApplication:
+    """The same for one request after the other.
+
+    moto looks at a condition and replaces the object later, so that of two requests both may win; and it
+    answers 500 for an object that is replaced while it is read. No store does either.
+    """
+    lock = Lock()
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with lock:
+            return list(application(environ, start_response))
+
+    return serve
 
 
 @pytest.fixture

@@ -116,8 +116,6 @@ class TestS3ProviderOnMoto(ProviderContract):
             "test_N3_odd_directories",
         }:
             pytest.skip("capability: moto loses what is behind a newline in a key")
-        if name == "test_R1_a_reader_never_mixes_versions":
-            pytest.skip("capability: moto answers 500 for an object that is replaced while it is read")
         return opened(moto_server.new_bucket())
 
 
