@@ -361,9 +361,9 @@ class Journal:
 
     # -- deletes and renames --------------------------------------------------------------------------------------
 
-    def begin_delete(self, key: str, version: Version | None) -> None:
-        """A name is taken away now; its object goes later."""
-        with self._database.transaction() as connection:
+    def begin_delete(self, key: str, version: Version | None, *, durable: bool = True) -> None:
+        """A name is taken away, and its object now or later. Unless `durable` a power cut may take it back."""
+        with self._database.transaction(durable=durable) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO deletes VALUES (?, ?, ?, ?)",
                 (_blob(key), _stamp(version), self._clock(), process_token()),

@@ -125,6 +125,13 @@ class Core:
         """A name was made in a directory or taken away: its mtime says so, also where no store keeps one."""
         directory.overrides.changed(time.time_ns())
 
+    async def _delete_if_unread(self, inode: Inode) -> None:
+        """The object of a file that was unlinked while it was open goes with its last handle."""
+        deferred = self.namespace.deferred.get(inode.key)
+        # Of another version, it is that of a namesake which is open still.
+        if not inode.handles and inode.detached and inode.metadata is not None and deferred == inode.metadata.version:
+            await self._delete_deferred(inode.key)
+
     async def _delete_deferred(self, key: str) -> None:
         """Delete the object of a name that was unlinked while it was open, unless it was replaced meanwhile."""
         deferred = self.namespace.deferred

@@ -162,10 +162,7 @@ class Files(Changes):
         inode.handles.discard(handle)
         if handle.reader is not None:
             handle.reader.close(last=not inode.handles)
-        deferred = self.namespace.deferred.get(inode.key)
-        # Of another version, it is that of a namesake which is open still.
-        if not inode.handles and inode.detached and inode.metadata is not None and deferred == inode.metadata.version:
-            await self._delete_deferred(inode.key)
+        await self._delete_if_unread(inode)
         self._table.drop_if_idle(inode)
 
     def _opened(self, inode: Inode, flags: int) -> tuple[int, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -151,8 +150,11 @@ class Recovery:
     def _settle_delete(self, delete: PendingDelete) -> None:
         if all(pending.key != delete.key for pending in self.journal.deletes()):
             return  # an upload has replaced it meanwhile
-        with contextlib.suppress(VersionMismatchError):  # somebody made it anew
+        try:
             self.manager.primary.delete(delete.key, expected=delete.version)
+        except VersionMismatchError:
+            self.journal.finish_delete(delete.key)  # somebody made it anew: its copies are of use
+            return
         self.journal.finish_delete(delete.key, self.manager.deletion_wishes(delete.key))
 
 

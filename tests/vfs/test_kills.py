@@ -324,8 +324,7 @@ async def check(w: World, operation: Operation, *, acknowledged: bool, steps: li
         # A read of an empty file waits for no store, so that what nobody acknowledged may not be there yet.
         wanted = {key: held[key] for key in held if acknowledged or held[key]}
         assert {key: copies.get(key) for key in wanted} == wanted, (replica.profile, steps)
-        if acknowledged:
-            assert all(journal.is_deleted(replica.profile, key) for key in copies.keys() - held.keys()), steps
+        assert all(journal.is_deleted(replica.profile, key) for key in copies.keys() - held.keys()), steps
 
 
 def contents(store: StorageProvider) -> Content:

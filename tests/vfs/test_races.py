@@ -143,6 +143,31 @@ async def test_W8_a_name_made_anew_outlives_the_deferred_delete_of_its_old_objec
         assert primary.get("a").read_all() == b"new"
 
 
+async def test_W8_a_file_whose_last_handle_is_closed_while_it_is_unlinked_leaves_no_object_behind(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        handle = await open_file(w, "a")
+        held, go_on = trio.Event(), trio.Event()
+        run = w.fs._run_blocking
+
+        async def slow(call, *arguments):
+            done = await run(call, *arguments)
+            if call == w.parts.journal.begin_delete:
+                held.set()
+                await go_on.wait()
+            return done
+
+        w.fs._run_blocking = slow
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.fs.unlink, ROOT, "a")
+            await held.wait()
+            nursery.start_soon(w.fs.release, handle)
+            await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+        assert [entry.key for entry in w.parts.manager.primary.list()] == []
+        assert (w.parts.journal.deletes(), w.parts.namespace.deferred) == ([], {})
+
+
 async def test_W8_a_namesake_that_was_unlinked_too_is_read_on_when_the_first_is_closed(tmp_path):
     async with world(tmp_path, objects=True, metadata_ttl=0) as w:
         await write_file(w.fs, ROOT, "a", b"one")

@@ -169,6 +169,7 @@ async def test_W8_W4_deferred_deletes_are_carried_out_unless_somebody_wrote_the_
         settle(w)
         assert await names(w.fs) == ["anew"]
         assert journal.deletes() == []
+        assert [key for key in ("gone", "anew") if journal.is_deleted("near", key)] == ["gone"]
 
 
 async def test_W4_parts_that_were_left_on_the_primary_are_aborted(tmp_path):
