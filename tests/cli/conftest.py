@@ -44,6 +44,11 @@ class Machine:
     def status(self):
         return json.loads(self.run("status", self.mountpoint, "--json").stdout)
 
+    def states(self):
+        """What `mscfs status` tells of the mounts of the test; others may run on this machine."""
+        told = json.loads(self.run("status", "--json").stdout)
+        return [mount["state"] for mount in told if Path(mount["mountpoint"]).is_relative_to(self.root)]
+
     def is_mounted(self):
         return mounted_at(self.mountpoint) is not None
 

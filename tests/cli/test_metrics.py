@@ -24,6 +24,12 @@ def states(exposition):
     return {sample.labels["mountpoint"]: sample.labels["state"] for sample in family.samples if sample.value == 1}
 
 
+def states_here(machine):
+    """The states of the mounts of the test; others may run on this machine."""
+    told = states(machine.run("metrics").stdout)
+    return {mountpoint: state for mountpoint, state in told.items() if mountpoint.startswith(str(machine.root))}
+
+
 def value(exposition, name, **labels):
     [found] = [
         sample.value
@@ -57,7 +63,6 @@ def beside(machine):
 
 
 def test_all_mounts_and_those_that_are_named(machine, beside):
-    assert machine.run("metrics").stdout == ""
     machine.mount()
     assert machine.run("mount", "near", beside).returncode == 0
     here, there = str(machine.mountpoint), str(beside)
@@ -68,7 +73,7 @@ def test_all_mounts_and_those_that_are_named(machine, beside):
     [pid] = [record["pid"] for record in machine.daemons() if record["profile"] == "data"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert states(machine.run("metrics").stdout) == {here: "unresponsive", there: "healthy"}
+        assert states_here(machine) == {here: "unresponsive", there: "healthy"}
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -85,7 +90,7 @@ def test_R8_the_metrics_say_degraded_while_the_primary_is_away(machine):
 
     def says(state):
         os.listdir(machine.mountpoint)
-        return states(get(port)) == states(machine.run("metrics").stdout) == {here: state}
+        return states(get(port)) == states_here(machine) == {here: state}
 
     wait_until(lambda: says("degraded"))
     told = get(port)

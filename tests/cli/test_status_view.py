@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
+from mscfs.cli import status
 from mscfs.cli.lines import console
 from mscfs.cli.status_view import render
 from mscfs.telemetry.status import MountState, MountStatus, PrimaryStatus, ReplicaStatus, StoreState
@@ -39,3 +40,9 @@ def test_no_line_of_an_answer_is_cut_or_broken(monkeypatch, capsys):
     console().print(table)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.rstrip().endswith("to its end")
+
+
+def test_no_mount_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(status, "all_mounts", list)
+    status.status()
+    assert capsys.readouterr().out == "nothing is mounted\n"
