@@ -112,6 +112,8 @@ class Journal:
         self.path = path
         self._clock = clock
         self._database = Database(path, _SCHEMA, SCHEMA_VERSION)
+        self._unsent: set[str] = set()
+        """Keys of uploads that this process began, or found left behind; some may be finished."""
         # Not the module's own generator: programs seed that, and rely on what it gives them next.
         self._random = random.Random()  # noqa: S311 - jitter
 
@@ -294,6 +296,7 @@ class Journal:
             self._insert_wishes(connection, [wish for upload in finished for wish in upload.wishes])
 
     def _insert_upload(self, connection: Connection, upload: StagedUpload, owner: str) -> int:
+        self._unsent.add(upload.key)
         cursor = connection.execute(
             "INSERT INTO uploads (key, staging, mode, base, created, owner, problem) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -318,6 +321,21 @@ class Journal:
         with self._database.transaction() as connection:
             connection.execute("UPDATE uploads SET problem = ? WHERE id = ?", (problem, upload))
 
+    def may_lack(self, key: str) -> bool:
+        """Whether content of a key may wait to be sent, as far as this process knows; asks no disk."""
+        return key in self._unsent
+
+    def supersede_uploads(self, key: str, problem: str) -> None:
+        """A name is used anew: what waits to be sent to it, and is in nobody's hands, a person decides on."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT id, owner FROM uploads WHERE key = ? AND problem = ''", (_blob(key),)
+            ).fetchall()
+            connection.executemany(
+                "UPDATE uploads SET problem = ? WHERE id = ?",
+                [(problem, row) for row, owner in rows if not is_alive(owner)],
+            )
+
     def uploads(self, *, orphaned: bool = False) -> list[PendingUpload]:
         """Uploads not finished. With `orphaned` those whose process is gone: they are this process's from now on."""
         return [_upload(row) for row in self._rows("uploads", "id", _UPLOAD, orphaned=orphaned)]
@@ -325,7 +343,9 @@ class Journal:
     def uploads_left_behind(self) -> list[PendingUpload]:
         """Those that no living process has in hand. `claim_upload` takes one, `release_upload` gives it back."""
         rows = self._database.query(f"SELECT {_UPLOAD}, owner FROM uploads ORDER BY id")  # noqa: S608 - our own words
-        return [_upload(row) for row in rows if not is_alive(row[-1])]
+        left = [_upload(row) for row in rows if not is_alive(row[-1])]
+        self._unsent.update(upload.key for upload in left)
+        return left
 
     def claim_upload(self, upload: int) -> bool:
         """Take an upload into this process's hands; False when it is gone, or in those of another."""

@@ -38,6 +38,10 @@ LARGEST_KEPT = 256 * MIB
 """Of an open file whose object is replaced or removed so much is copied here for its readers."""
 
 
+USED_ANEW = "its name was used anew since"
+"""The problem of unsent content."""
+
+
 class Changes(Core):
     """See the module."""
 
@@ -77,7 +81,12 @@ class Changes(Core):
         return staging
 
     async def _vacate(self, key: str) -> None:
-        """A name is wanted, or its directory goes, while its unlinked object still waits for its last reader (W8)."""
+        """A name is wanted, or its directory goes, while its unlinked object still waits for its last reader (W8).
+
+        Or older content waits to be sent there, which must not come back when what is made now is gone again (W4).
+        """
+        if self._journal.may_lack(key):
+            await self._run_blocking(self._journal.supersede_uploads, key, USED_ANEW)
         if key in self.namespace.deferred:
             for inode in self._table:
                 if inode.detached and inode.key == key:

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from mscfs.errors import NotFoundError
+from mscfs.vfs.changes import USED_ANEW
 from mscfs.vfs.homing import FIRST_PAUSE, LONGEST_PAUSE
 from mscfs.vfs.inodes import ROOT
 from tests.vfs.inline import World, world
@@ -28,8 +29,8 @@ async def running(tmp_path, **options) -> AsyncIterator[World]:
         nursery.cancel_scope.cancel()
 
 
-async def write_in_vain(w, name: str, content: bytes) -> None:
-    handle, _, _ = await w.fs.create(ROOT, name, 0o644, os.O_WRONLY | os.O_TRUNC, ME)
+async def write_in_vain(w, name: str, content: bytes, directory: int = ROOT) -> None:
+    handle, _, _ = await w.fs.create(directory, name, 0o644, os.O_WRONLY | os.O_TRUNC, ME)
     await w.fs.write(handle, 0, content)
     with pytest.raises(OSError) as error:
         await w.fs.flush(handle)
@@ -104,7 +105,7 @@ async def test_W4_R8_older_content_waits_while_its_file_is_written_anew(tmp_path
         await w.fs.release(handle)
         await trio.sleep(2 * LONGEST_PAUSE)
         assert on_primary(w, "new") == b"second"
-        assert left(w) == [("new", "the object was changed elsewhere since")]
+        assert left(w) == [("new", USED_ANEW)]
 
 
 async def test_W4_what_failed_at_close_is_in_hand_while_the_file_is_open_and_goes_home_then(tmp_path, autojump_clock):
@@ -154,3 +155,29 @@ async def test_R2_a_file_that_was_deleted_elsewhere_is_not_shown_because_its_clo
         with pytest.raises(FileNotFoundError):
             await w.fs.lookup(ROOT, "a")
         assert await names(w.fs) == []
+
+
+@KINDS
+@pytest.mark.parametrize("way", ["unlink", "rename", "move", "write the same"])
+async def test_W4_older_content_does_not_come_back_after_its_name_was_used_anew(tmp_path, autojump_clock, objects, way):
+    async with running(tmp_path, objects=objects) as w:
+        await w.fs.make_directory(ROOT, "d", 0o755, ME)
+        directory = (await walk(w.fs, "d")).number
+        switch(w, on=False, known=True)
+        await write_in_vain(w, "new", b"first", directory)
+        switch(w, on=True)
+        await write_file(w.fs, directory, "new", b"second")
+        match way:
+            case "unlink":
+                await w.fs.unlink(directory, "new")
+            case "rename":
+                await w.fs.rename(directory, "new", directory, "other", 0)
+            case "move":
+                await w.fs.rename(ROOT, "d", ROOT, "e", 0)
+        await trio.sleep(2 * LONGEST_PAUSE)
+        held = {
+            entry.key: on_primary(w, entry.key) for entry in w.parts.manager.primary.list() if not entry.is_directory
+        }
+        expected = {"unlink": {}, "rename": {"d/other": b"second"}, "move": {"e/new": b"second"}}
+        assert held == expected.get(way, {"d/new": b"second"})
+        assert left(w) == [("d/new", USED_ANEW)]
