@@ -10,6 +10,7 @@ from typing import Literal
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STAMP_FORMAT = "1"
 _LATEST_NS = 1 << 63
+_CLOCKS_APART_NS = 10_000_000_000
 
 ObjectType = Literal["file", "directory", "symlink"]
 
@@ -38,6 +39,13 @@ class Version:
         """The value of `STAMP_KEY` in the user metadata of a copy of this version."""
         # A time before 1970 would be no stamp: it is left untold.
         return f"{_STAMP_FORMAT} {self.size} {max(self.modified_ns, 0)} {self.tag}"
+
+    def is_written_anew(self, now: Version) -> bool:
+        """Whether `now`, an equal version, is surely another object: S3's ETag repeats when the same bytes do.
+
+        The times of one object may differ by what the clocks of a store's servers do, and by how we learn them.
+        """
+        return bool(self.modified_ns) and now.modified_ns - self.modified_ns > _CLOCKS_APART_NS
 
     @classmethod
     def from_stamp(cls, stamp: str | None) -> Version | None:

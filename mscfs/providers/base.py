@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -252,7 +252,8 @@ class StorageProvider(ABC):
         A source that changes between the two stays (VersionMismatchError), beside the copy of what it was.
         """
         renamed = self.copy(source, target, metadata=metadata, expected=expected, if_absent=if_absent)
-        self.delete(source, expected=expected)
+        # The same bytes under the source's name, whoever wrote them when, are what was copied.
+        self.delete(source, expected=expected and replace(expected, modified_ns=0))
         return renamed
 
     def rename_directory(self, source: str, target: str) -> None:
@@ -266,8 +267,8 @@ class StorageProvider(ABC):
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Remove one object; a key that is already gone is no error.
 
-        With `expected`: VersionMismatchError when the key holds another version. Stores without conditional
-        delete compare just before deleting.
+        With `expected`: VersionMismatchError when the key holds another version, or the same bytes that were written
+        later. Stores without conditional delete compare just before deleting.
         """
 
     @abstractmethod

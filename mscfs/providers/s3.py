@@ -178,7 +178,7 @@ class S3Provider(StorageProvider):
                 present = self.head(key)
             except NotFoundError:
                 return
-            if present.version != expected:
+            if present.version != expected or expected.is_written_anew(present.version):
                 raise VersionMismatchError("the object has changed", store=self.profile, key=key)
             if self._sdk.conditions.find_out() is not Verdict.IGNORED:
                 condition = {"IfMatch": f'"{expected.tag}"'}

@@ -65,7 +65,7 @@ class Answers:
         if entry.key not in self.deferred:
             return False
         version = self.deferred[entry.key]
-        return version is None or version == entry.version
+        return version is None or (version == entry.version and not version.is_written_anew(entry.version))
 
 
 def _with_metadata_of(child: Inode, entry: ObjectMetadata, asked: float) -> ObjectMetadata:

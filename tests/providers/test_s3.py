@@ -12,6 +12,7 @@ import traceback
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -492,6 +493,19 @@ def test_W5_conditions_hold_on_servers_that_do_not_heed_them(request: pytest.Fix
 
 
 # --- listings ----------------------------------------------------------------------------------------------------
+
+
+def test_W8_the_same_bytes_that_somebody_wrote_later_are_not_deleted(provider: S3Provider) -> None:
+    """Their ETag, and so their version, is that of the object that was to go."""
+    written = provider.put("a", BODY).version
+    earlier = replace(written, modified_ns=written.modified_ns - 60_000_000_000)
+    with pytest.raises(VersionMismatchError):
+        provider.delete("a", expected=earlier)
+    assert provider.get("a").read_all() == BODY
+    provider.rename("a", "b", expected=earlier)
+    assert keys(provider.list()) == ["b"]
+    provider.delete("b", expected=replace(written, modified_ns=written.modified_ns - 3_000_000_000))
+    assert keys(provider.list()) == []
 
 
 def test_N1_markers_of_other_tools_are_directories_whatever_they_hold(bucket: Bucket, provider: S3Provider) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 
-from mscfs.errors import NoSpaceError
+from mscfs.errors import NoSpaceError, VersionMismatchError
 from mscfs.journal import Wish
+from mscfs.providers.page import paginate
 from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
 from tests.vfs.inline import world
@@ -180,6 +182,31 @@ async def test_W8_a_namesake_that_was_unlinked_too_is_read_on_when_the_first_is_
         assert bytes(await w.fs.read(second, 0, 10)) == b"two"
         await w.fs.release(second)
         assert [entry.key for entry in w.parts.manager.primary.list()] == []
+
+
+async def test_W8_R2_the_same_bytes_that_another_host_wrote_to_an_unlinked_name_are_shown_and_stay(
+    tmp_path, monkeypatch
+):
+    """On a store whose versions repeat, as S3's do."""
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        primary = w.parts.manager.primary
+        old = primary.put("a", b"the same")
+        handle = await open_file(w, "a")
+        await w.fs.unlink(ROOT, "a")
+        anew = replace(old, modified_ns=old.modified_ns + 60_000_000_000)
+        for call, answer in {"head": lambda _: anew, "list_pages": lambda _: paginate([anew], "", links=False)}.items():
+            monkeypatch.setattr(primary, call, answer)
+        assert await names(w.fs) == ["a"]
+        assert (await w.fs.lookup(ROOT, "a")).size == 8
+
+        def refuse(key, *, expected):
+            assert expected.is_written_anew(anew.version)
+            raise VersionMismatchError("the object has changed", key=key)
+
+        monkeypatch.setattr(primary, "delete", refuse)
+        await w.fs.release(handle)
+        assert (w.parts.journal.deletes(), w.parts.namespace.deferred) == ([], {})
+        assert await names(w.fs) == ["a"]
 
 
 async def test_W8_a_rename_onto_a_name_that_was_unlinked_while_open_is_not_deleted_at_the_next_mount(tmp_path):
