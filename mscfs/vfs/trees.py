@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -19,6 +19,7 @@ from mscfs.journal import Journal, PendingMove, Wish
 from mscfs.replicas.freshness import comparable_hashes
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import ObjectMetadata, Version
+from mscfs.vfs.renames import same_content
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ def rename_directory(manager: ReplicaManager, journal: Journal, source: str, tar
 def settle_move(manager: ReplicaManager, journal: Journal, move: PendingMove) -> None:
     """Finish or undo a move that a crash cut short.
 
-    What was written to either name since is told from copies by size, content and time, and stays.
+    What was written to either name since is told from copies by size, content and time, and stays. Where anything else
+    was written to the new name, nothing below it is undone: it may have been made there, too.
     """
     primary = manager.primary
     if primary.capabilities.real_directories:
@@ -130,7 +132,13 @@ def settle_move(manager: ReplicaManager, journal: Journal, move: PendingMove) ->
     both = [key for key in old.keys() & new.keys() if not old[key].is_directory and _is_copy(old[key], new[key])]
     markers = [key for key in old.keys() & new.keys() if old[key].is_directory]
     if move.state == "copying":
-        _at_once(lambda key: _delete(manager, new[key].key, new[key].version), both)
+        copies = _surely_copies(manager, [(old[key], new[key]) for key in both])
+        if len(copies) < sum(not entry.is_directory for entry in new.values()):
+            log.warning(
+                "%s is in use since its rename from %s was cut short: it is left as it is", move.target, move.source
+            )
+            copies = []
+        _at_once(lambda copy: _delete(manager, copy.key, copy.version), copies)
         _remove_markers(manager, (new[key].key for key in markers if key != move.source or not move.replaced))
         journal.finish_move(move.id)
         return
@@ -190,6 +198,20 @@ def _is_copy(source: ObjectMetadata, target: ObjectMetadata) -> bool:
     if comparable_hashes(one.content_hash, other.content_hash) and one.content_hash != other.content_hash:
         return False
     return one.size == other.size and one.modified_ns <= other.modified_ns
+
+
+def _surely_copies(
+    manager: ReplicaManager, pairs: Sequence[tuple[ObjectMetadata, ObjectMetadata]]
+) -> list[ObjectMetadata]:
+    """The second of those pairs that are of the same bytes."""
+    found: list[ObjectMetadata] = []
+
+    def compare(pair: tuple[ObjectMetadata, ObjectMetadata]) -> None:
+        if same_content(manager, *pair):
+            found.append(pair[1])
+
+    _at_once(compare, pairs)
+    return found
 
 
 def _wishes_below(manager: ReplicaManager, source: str, target: str) -> list[Wish]:
