@@ -49,6 +49,9 @@ from mscfs.types import Version
 SCHEMA_VERSION = 4
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
+_JITTER = (0.5, 1.5)
+_LATEST_DUE = LONGEST_PAUSE * _JITTER[1]
+"""Seconds. What is due later than that was put off by a clock that has been set back since."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS wishes (
@@ -132,9 +135,14 @@ class Journal:
         self, limit: int, *, replicas: Iterable[str] | None = None, even_if_not_due: bool = False
     ) -> list[ClaimedWish]:
         """Take up to `limit` due wishes, oldest first, for this process; of the named replicas only, if given."""
-        until = math.inf if even_if_not_due else self._clock()
-        owner, names = process_token(), self._named(replicas)
+        now = self._clock()
+        until = math.inf if even_if_not_due else now
+        owner, names = process_token(), list(self._named(replicas))
         with self._database.transaction(durable=False) as connection:
+            connection.executemany(
+                "UPDATE wishes SET due = ? WHERE replica = ? AND owner IS NULL AND due > ?",
+                [(now, name, now + _LATEST_DUE) for name in names],
+            )
             found = [connection.execute(_CLAIM, (name, until, limit)).fetchall() for name in names]
             rows = list(itertools.islice(heapq.merge(*found, key=operator.itemgetter(0)), limit))
             connection.executemany(
@@ -157,7 +165,7 @@ class Journal:
 
     def postpone(self, claimed: ClaimedWish, error: str) -> float:
         """Try again later: pauses grow with each attempt and are jittered. Returns the pause in seconds."""
-        pause = min(FIRST_PAUSE * 2.0 ** min(claimed.attempts, 30), LONGEST_PAUSE) * self._random.uniform(0.5, 1.5)
+        pause = min(FIRST_PAUSE * 2.0 ** min(claimed.attempts, 30), LONGEST_PAUSE) * self._random.uniform(*_JITTER)
         with self._database.transaction(durable=False) as connection:
             connection.execute(
                 "UPDATE wishes SET owner = NULL, attempts = attempts + 1, due = ?, error = ?"
@@ -191,7 +199,7 @@ class Journal:
         query = "SELECT MIN(due) FROM wishes WHERE replica = ? AND owner IS NULL"
         found = [self._database.query(query, (replica,))[0][0] for replica in self._named(replicas)]
         dues = [due for due in found if due is not None]
-        return max(0.0, min(dues) - self._clock()) if dues else None
+        return max(0.0, min(min(dues) - self._clock(), _LATEST_DUE)) if dues else None
 
     def lag(self) -> dict[str, Lag]:
         """For each replica with wishes: how far it is behind.

@@ -95,6 +95,10 @@ class LastKnown:
             for row in self._database.query("SELECT key, taken IS NOT NULL FROM directories")
         }
 
+    def youngest(self) -> float:
+        """The moment of what was told last; 0 when nothing is known."""
+        return float(self._database.query("SELECT COALESCE(MAX(touched), 0) FROM directories")[0][0])
+
     def record(self, told: Sequence[Told]) -> None:
         """Take in what was told of single names; of what was told at two moments the younger counts."""
         with self._database.transaction(durable=False) as connection:
@@ -107,8 +111,8 @@ class LastKnown:
                 [(rows[item.directory], item.name, item.moment, _pack(item.entry)) for item in told],
             )
             connection.executemany(
-                "UPDATE directories SET bytes = bytes + ? WHERE id = ?",
-                [(_ROW, rows[item.directory]) for item in told],
+                "UPDATE directories SET bytes = bytes + ?, touched = MAX(touched, ?) WHERE id = ?",
+                [(_ROW, item.moment, rows[item.directory]) for item in told],
             )
             self._evict(connection)
 

@@ -59,7 +59,9 @@ class Recorder:
     def __init__(self, last_known: LastKnown | None, run_blocking: RunBlocking, *, clock: Callable[[], float]) -> None:
         self._last_known = last_known
         self._run_blocking = run_blocking
+        self._clock = clock
         self._epoch = time.time() - clock()
+        """What a moment on this mount has to be added to."""
         self._coming: dict[Listing, _Coming] = {}
         self._numbers = itertools.count(1)
         self._names = 0
@@ -88,6 +90,8 @@ class Recorder:
         if self._last_known is not None:
             try:
                 self._directories = await self._run_blocking(self._last_known.directories)
+                # What this mount is told is younger than that, wherever the machine's clock was set since.
+                self._epoch = max(self._epoch, await self._run_blocking(self._last_known.youngest) - self._clock())
             except StorageError as error:
                 await self._begin_anew(error)
 

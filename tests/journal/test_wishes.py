@@ -133,6 +133,18 @@ def test_a_failed_wish_waits_longer_each_time(journal: Journal, clock: Clock) ->
         assert journal.next_due() == 0
 
 
+def test_W2_a_wish_of_a_clock_that_was_set_back_since_does_not_wait_for_that_day(
+    journal: Journal, clock: Clock
+) -> None:
+    journal.wish([Wish("near", "a", "replicate")])
+    clock.now -= 365 * 86_400.0
+    pause = journal.next_due()
+    assert pause is not None
+    assert pause <= 1.5 * LONGEST_PAUSE
+    clock.now += pause
+    assert [claimed.key for claimed in journal.claim(10)] == ["a"]
+
+
 def test_pauses_are_jittered(journal: Journal) -> None:
     journal.wish([replicate(f"k{number}") for number in range(20)])
     assert len({journal.postpone(claimed, "") for claimed in journal.claim(20)}) == 20

@@ -16,6 +16,7 @@ from mscfs.vfs.inodes import InodeTable
 from mscfs.vfs.lastknown import LastKnown
 from mscfs.vfs.listings import Listing
 from mscfs.vfs.recorder import Recorder
+from tests.vfs.inline import inline
 from tests.vfs.test_lastknown import entry, names_of, page, rowids
 
 pytestmark = pytest.mark.trio
@@ -149,3 +150,26 @@ async def test_L4_a_disk_that_is_too_slow_for_a_listing_keeps_none_of_it(
     assert not recorder.knows("")
     assert not rowids(path)
     assert recorder._names == 0
+
+
+async def test_R8_what_is_told_after_the_clock_was_set_back_wins(
+    recorder: Recorder, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for now, tag in ((2_000_000.0, "old"), (1_000_000.0, "new")):
+        monkeypatch.setattr(module.time, "time", lambda now=now: now)
+        mount = Recorder(LastKnown(path), inline, clock=lambda: 5.0)
+        await mount.open()
+        for name in "ab":
+            mount.told("", name.encode(), entry(name, tag), 6.0)
+        await mount.write()
+        coming = listing(7.0)
+        told(mount, coming, pages_of("c", tag))
+        mount.complete(coming)
+        await mount.write()
+        mount.told("", b"b", None if tag == "new" else entry("b", tag), 8.0)
+        await mount.write()
+        mount.close()
+    snapshot = LastKnown(path).read("")
+    assert snapshot is not None
+    assert [tag for page in snapshot.pages for tag in page.tags] == [b"new"]
+    assert snapshot.names == {b"b": None}
