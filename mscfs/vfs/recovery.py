@@ -92,7 +92,8 @@ class Recovery:
         ]
         for change in changes:
             self.unsettled.add(change.names)
-        self._left = _in_order(uploads, changes) + parts
+        # First the parts: what a killed process told the store to make of them must not come over what is written now.
+        self._left = parts + _in_order(uploads, changes)
         if not self._left:
             _remove_empty(self.staging)
 

@@ -172,6 +172,31 @@ async def test_W8_W4_deferred_deletes_are_carried_out_unless_somebody_wrote_the_
         assert [key for key in ("gone", "anew") if journal.is_deleted("near", key)] == ["gone"]
 
 
+async def test_W3_W4_parts_that_the_store_is_still_joining_do_not_come_over_what_is_written_since(
+    tmp_path, monkeypatch
+):
+    """The process was killed while it waited for the store to complete an upload in parts."""
+    async with next_mount(tmp_path, objects=True) as w:
+        primary = w.parts.manager.primary.inner
+        leave(w, "big", b"old content")
+        w.parts.journal.begin_parts("big", "token")
+        uploads = {"token": b"old content"}
+        monkeypatch.setattr(primary, "abort_upload", lambda _, token: uploads.pop(token, None))
+        recovery_ = Recovery(w.parts.manager, w.parts.journal, w.staging)
+        recovery_.begin()
+        while primary_lacks(primary, "big"):
+            assert recovery_.step()
+        # The mount may answer now, while recovery goes on.
+        primary.put("big", b"new content")
+        for content in uploads.values():
+            primary.put("big", content)
+        assert primary.get("big").read_all() == b"new content"
+
+
+def primary_lacks(primary, key: str) -> bool:
+    return all(entry.key != key for entry in primary.list())
+
+
 async def test_W4_parts_that_were_left_on_the_primary_are_aborted(tmp_path):
     async with next_mount(tmp_path, objects=True) as w:
         upload = w.parts.manager.primary.start_upload("big")
