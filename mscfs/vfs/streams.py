@@ -111,6 +111,9 @@ class Stream:
             raise
         except StorageError as error:
             log.info("%s is sent again as a whole: its parts could not be joined: %s", self._key, error)
+            # The store may be joining them all the same; that must not come over what is written from now on.
+            self._is_over = True
+            await self._throw_away()
             return None
         else:
             self._is_over = True

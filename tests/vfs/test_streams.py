@@ -164,6 +164,28 @@ async def test_W1_trouble_in_the_stream_is_no_error_of_the_program(tmp_path, bro
         await w.fs.release(handle)
 
 
+async def test_W3_parts_that_the_store_may_still_join_are_thrown_away_before_the_file_is_sent_as_a_whole(tmp_path):
+    async with world(tmp_path, objects=True) as w:
+        began = []
+
+        async def lose(what: str, *_: object) -> None:
+            began.append(what)
+            if what == "complete_parts":
+                raise StoreUnavailableError("the worker process died", store="data")
+            if what == "abort_parts":
+                await settled()
+
+        handle = await create(w, "a")
+        await write(w, handle, bytes(5 * PART))
+        await settled()
+        w.transport.before = lose
+        await w.fs.flush(handle)
+        assert began[-3:] == ["complete_parts", "abort_parts", "upload"]
+        assert w.transport.aborted == ["a"]
+        assert w.parts.journal.parts() == []
+        await w.fs.release(handle)
+
+
 async def test_L3_a_bug_in_the_stream_does_not_end_the_mount(tmp_path, caplog):
     async with world(tmp_path, objects=True) as w:
 
