@@ -36,7 +36,7 @@ MODULES = {
     "umount": "umount",
     "status": "status",
     "metrics": "metrics",
-    "drain": "status",
+    "drain": "drain",
     "recover": "recover",
     **dict.fromkeys(("ls", "info", "cat", "cp", "rm", "where"), "objects"),
     "sync-replicas": "replicas",

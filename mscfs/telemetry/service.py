@@ -19,6 +19,7 @@ from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import UsageError
 from mscfs.fuse.requests import BOUNDS, OperationCounts
 from mscfs.fuse.session import Mount
+from mscfs.journal import Lag
 from mscfs.replicas.source import Source
 from mscfs.telemetry import control, registry
 from mscfs.telemetry.status import (
@@ -60,8 +61,8 @@ class MountService:
     async def drain(self, arguments: Mapping[str, Any]) -> object:
         """Wait until the replicas are up to date, for `timeout` seconds.
 
-        Tells what is left; how much of that was tried in the last `elapsed` seconds and would fail again; and why, one
-        reason for each replica.
+        Tells what is left; how much of that was tried in the last `elapsed` seconds and would fail again; and what each
+        replica lacks and why, with one reason for each.
         """
         began = trio.current_time()
         seconds = arguments.get("timeout", DRAIN_SECONDS)
@@ -74,7 +75,16 @@ class MountService:
         return {
             "remaining": remaining,
             "hopeless": parts.replicator.hopeless(began - elapsed),
-            "reasons": {replica: behind.last_error for replica, behind in lag.items() if behind.last_error},
+            "replicas": [
+                {
+                    "profile": replica,
+                    "pending": behind.entries,
+                    "pending_bytes": behind.bytes,
+                    "last_error": behind.last_error,
+                }
+                for replica in dict.fromkeys([*(replica.profile for replica in parts.manager.replicas), *lag])
+                for behind in [lag.get(replica, Lag())]
+            ],
         }
 
     async def where(self, arguments: Mapping[str, Any]) -> object:

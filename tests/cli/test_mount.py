@@ -261,47 +261,6 @@ def test_W4_umount_says_what_is_not_on_the_primary(machine):
     assert (done.returncode, "1 contents are not on the primary: `mscfs recover list data`" in done.stderr) == (0, True)
 
 
-def test_W2_drain_waits_for_the_replicas(machine):
-    machine.mount()
-    (machine.mountpoint / "a").write_text("content")
-    assert machine.run("drain", machine.mountpoint).returncode == 0
-    assert (machine.store("near") / "a").read_text() == (machine.store("far") / "a").read_text() == "content"
-    assert machine.run("drain", "data").returncode == 0
-
-
-def test_W2_drain_without_a_mount(machine):
-    machine.mount()
-    machine.store("near").rename(machine.store("gone"))
-    (machine.mountpoint / "a").write_text("content")
-    assert "journal entries wait" in one_line(machine.run("drain", machine.mountpoint, "--timeout", "0.5"))
-    done = machine.run("umount", machine.mountpoint)
-    assert done.returncode == 0
-    assert "`mscfs drain data`" in done.stderr
-    assert "near" in one_line(machine.run("drain", "data", "--timeout", "0.5"))
-    machine.store("gone").rename(machine.store("near"))
-    assert machine.run("drain", "data").returncode == 0
-    assert (machine.store("near") / "a").read_text() == "content"
-
-
-def test_W2_drain_of_a_mount_tells_what_a_replica_cannot_hold_and_ends(machine):
-    (machine.store("near") / "a").write_text("in the way of a directory")
-    machine.mount()
-    (machine.mountpoint / "c").write_text("content")
-    (machine.mountpoint / "a").mkdir()
-    (machine.mountpoint / "a" / "b").write_text("content")
-    line = one_line(machine.run("drain", machine.mountpoint))
-    assert "journal entries wait; near: a/" in line
-    assert "Not a directory" in line
-    (machine.store("near") / "a").unlink()
-    done = machine.run("drain", machine.mountpoint)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (machine.store("near") / "a" / "b").read_text() == "content"
-
-
-def test_drain_of_something_unknown(machine):
-    assert "no profile is named 'dta'" in one_line(machine.run("drain", "dta"))
-
-
 def test_L5_log_and_directories_are_private(machine):
     machine.mount()
     [log] = (machine.root / "state" / "mscfs" / "log").iterdir()
