@@ -221,12 +221,9 @@ def assemble(
 
 
 def _count(manager: ReplicaManager, summary: FetchSummary) -> None:
-    """Add what a worker process did to this process's counters and health."""
+    """Add what a worker process read to this process's counters and health; failures it tells as they happen."""
     for source in manager.sources:
         if source.profile == summary.source:
             source.statistics.add(hits=1, bytes_read=summary.bytes)
             if source.health.healthy:  # else it is a late answer of a store that is probed before it is used again
                 source.health.succeeded()
-        errors = summary.errors.get(source.profile, 0)
-        if errors:
-            source.statistics.add(errors=errors)

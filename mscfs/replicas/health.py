@@ -26,13 +26,12 @@ class Health:
     (seconds) double while trials fail, up to `longest_pause`. Answers such as "not found" show a store that works; with
     `refusals_count`, "access denied" does not.
 
-    `on_failure` is called with each failure, `on_change` when the breaker opens or closes, by whoever caused it.
+    `on_change` is called when the breaker opens or closes, by whoever caused it.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, refusals_count: bool = False) -> None:
         self.longest_pause = LONGEST_PAUSE
         self.last_error = ""
-        self.on_failure: Callable[[StorageError], None] = _nobody_asks
         self.on_change: Callable[[], None] = _nobody_cares
         self._clock = clock
         self._refusals_count = refusals_count
@@ -87,9 +86,13 @@ class Health:
         if was_open:
             self.on_change()
 
+    def is_failure(self, error: StorageError) -> bool:
+        """Whether an error shows a store that does not work."""
+        return error.transient or (self._refusals_count and isinstance(error, AccessDeniedError))
+
     def failed(self, error: StorageError) -> None:
         """The store did not do its job. Errors that are plain answers count as success."""
-        if not error.transient and not (self._refusals_count and isinstance(error, AccessDeniedError)):
+        if not self.is_failure(error):
             self.succeeded()
             return
         with self._lock:
@@ -101,7 +104,6 @@ class Health:
             if self._clock() >= self._open_until and (self._pause or at_once or self._failures >= FAILURES_TO_OPEN):
                 self._begin_pause()
             has_changed = was_closed and not self.healthy
-        self.on_failure(error)
         if has_changed:
             self.on_change()
 
@@ -138,9 +140,5 @@ class Health:
         self._trial_until = 0.0
 
 
-def _nobody_asks(_: StorageError) -> None:
-    """Whoever asks looks at the health itself."""
-
-
 def _nobody_cares() -> None:
-    """Likewise."""
+    """Whoever cares looks at the health itself."""

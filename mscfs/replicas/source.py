@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mscfs.errors import NotFoundError, StorageError, VersionMismatchError
@@ -19,6 +20,7 @@ class SourceStatistics:
     """Reads this store answered, whole or in part."""
     bytes_read: int = 0
     errors: int = 0
+    """Requests it failed, whatever became of what they were for."""
     _lock: ProcessLock = field(default_factory=ProcessLock, repr=False)
 
     def add(self, *, hits: int = 0, bytes_read: int = 0, errors: int = 0) -> None:
@@ -29,23 +31,29 @@ class SourceStatistics:
             self.errors += errors
 
 
-@dataclass(frozen=True, slots=True)
+def _nobody_asks(_: StorageError) -> None:
+    """Whoever asks looks at the counter."""
+
+
+@dataclass(eq=False, slots=True)
 class Source:
-    """The primary, or one replica."""
+    """The primary, or one replica. `on_failure` is called with each failure that is counted, by whoever met it."""
 
     profile: str
     provider: StorageProvider
     health: Health = field(default_factory=Health)
     statistics: SourceStatistics = field(default_factory=SourceStatistics)
+    on_failure: Callable[[StorageError], None] = _nobody_asks
 
     def failed(self, error: StorageError) -> None:
         """Take an error of this store into account: "not there" and "another version" are plain answers."""
+        self.health.failed(error)
         if not isinstance(error, NotFoundError | VersionMismatchError):
             self.statistics.add(errors=1)
-        self.health.failed(error)
+            self.on_failure(error)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Replica(Source):
     """One replica. `index` is its position in the configuration's reading order, from 0."""
 

@@ -93,7 +93,11 @@ _OF_MOUNTS: tuple[_Gauge[MountStatus], ...] = (
 _OF_STORES: tuple[_Gauge[PrimaryStatus | ReplicaStatus], ...] = (
     _Counter("mscfs_store_reads_total", "Reads that the store answered.", lambda s: s.hits),
     _Counter("mscfs_store_read_bytes_total", "Bytes that the store sent.", lambda s: s.bytes_read),
-    _Counter("mscfs_store_errors_total", "Reads from the store and copies to it that failed.", lambda s: s.errors),
+    _Counter(
+        "mscfs_store_errors_total",
+        "Reads from the store, copies to it and probes of it that failed.",
+        lambda s: s.errors,
+    ),
     _Gauge(
         "mscfs_store_answer_p95_seconds",
         "Time within which 95 of 100 recent answers of the store began.",

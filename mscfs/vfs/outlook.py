@@ -75,9 +75,13 @@ class Outlook:
             self.refresh()
 
     def failed(self, profile: str, error: StorageError) -> None:
-        """A worker met this error at a store."""
-        if profile in self._sources:
-            self._sources[profile].health.failed(error)
+        """A worker met this error at a store: each is told once, whatever became of the request."""
+        source = self._sources.get(profile)
+        if source is not None:
+            source.statistics.add(errors=1)
+            # An answer, though not a good one, may be late: it does not end a pause.
+            if source.health.is_failure(error) or source.health.healthy:
+                source.health.failed(error)
         # It may have given the store up by itself, and waits for our word.
         self.refresh(anyway=True)
 

@@ -135,7 +135,7 @@ class Prober:
             if not error.transient:
                 self._answered[profile] = trio.current_time()
             if self._answered.get(profile, _NEVER) <= began or not error.transient:  # no later probe was answered
-                source.health.failed(error)
+                source.failed(error)
                 if source.health.healthy and error.transient:
                     self._suspects.add(profile)  # one failure decides nothing: ask again
         except Exception:

@@ -213,7 +213,6 @@ class Replicator:
         except StorageError as error:
             if error.store == wish.replica:
                 replica.health.failed(error)
-                replica.statistics.add(errors=1)
             self._rests.failed(wish.replica, error)
             pause = await self._run_blocking(self._journal.postpone, wish, str(error))
             if error.transient:

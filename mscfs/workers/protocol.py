@@ -390,9 +390,9 @@ def pack_error(request_id: int, error: MscfsError) -> Failed:
     return Failed(request_id, type(error).__name__, pack_text(str(error)), "", b"")
 
 
-def pack_trouble(error: StorageError) -> Trouble:
+def pack_trouble(profile: str, error: StorageError) -> Trouble:
     """An error of a store that the request itself may survive."""
-    return Trouble(type(error).__name__, pack_text(error.message), error.store, pack_text(error.key))
+    return Trouble(type(error).__name__, pack_text(error.message), profile, pack_text(error.key))
 
 
 def unpack_error(failed: Failed | Trouble) -> MscfsError:

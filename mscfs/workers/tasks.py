@@ -16,6 +16,7 @@ from mscfs.errors import (
     AlreadyExistsError,
     IntegrityError,
     NotFoundError,
+    StorageError,
     StoreUnavailableError,
     VersionMismatchError,
     from_oserror,
@@ -131,7 +132,7 @@ class Tasks:
         """Have `tell` called, by any thread, with each failure of a store and each fetch that has become slow."""
         self.watch.tell = lambda attempt: tell(Slow(attempt.id, attempt.store, tuple(attempt.tried)))
         for source in self._store.sources if isinstance(self._store, ReplicaManager) else ():
-            source.health.on_failure = lambda error: tell(pack_trouble(error))
+            source.on_failure = partial(_tell_trouble, tell, source.profile)
 
     def prepare(self) -> None:
         """Have the first request find everything loaded. Raises nothing."""
@@ -212,6 +213,10 @@ class Tasks:
                 raise AbandonedError
             emit(PageDone(request.id, page))
         return self._store.suspects() if isinstance(self._store, ReplicaManager) else ()
+
+
+def _tell_trouble(tell: Callable[[Trouble], None], profile: str, error: StorageError) -> None:
+    tell(pack_trouble(profile, error))
 
 
 def put_file(

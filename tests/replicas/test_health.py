@@ -166,13 +166,15 @@ def test_R9_changes_and_failures_are_told_once(health: Health) -> None:
     changes: list[bool] = []
     failures: list[StorageError] = []
     health.on_change = lambda: changes.append(health.healthy)
-    health.on_failure = failures.append
+    source = Source("p", memory("p"), health, on_failure=failures.append)
     for _ in range(5):
-        health.failed(RESET)
-    health.failed(NotFoundError("no"))
-    health.succeeded()
+        source.failed(RESET)
+    source.failed(NotFoundError("no"))
     assert changes == [False, True]
-    assert failures == [RESET] * 5
+    refused = AccessDeniedError("you")
+    source.failed(refused)
+    assert failures == [RESET] * 5 + [refused]
+    assert source.statistics.errors == 6
 
 
 def test_R9_who_follows_tries_nothing_by_itself(health: Health, clock: Clock) -> None:

@@ -155,7 +155,7 @@ async def test_R8_a_primary_that_answers_some_questions_is_not_contradicted(tmp_
         w.parts.manager.primary.put("of another host", b"new")
         switch(w).lost = 100
         health = w.parts.manager.primary_source.health
-        w.parts.manager.primary_source.health.on_failure = lambda error: health.succeeded()
+        w.parts.manager.primary_source.on_failure = lambda error: health.succeeded()
         for name in ("of another host", "absent"):
             with pytest.raises(OSError, match="no answer") as failure:
                 await walk(w.fs, name)

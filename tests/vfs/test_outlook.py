@@ -8,7 +8,13 @@ import pytest
 import trio
 import trio.testing
 
-from mscfs.errors import NotFoundError, StoreTimeoutError, StoreUnavailableError
+from mscfs.errors import (
+    AccessDeniedError,
+    IntegrityError,
+    NotFoundError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
 from mscfs.replicas.health import Health
 from mscfs.replicas.latency import ENOUGH, Waits
 from mscfs.replicas.source import Replica, Source
@@ -251,3 +257,13 @@ async def test_R9_a_late_answer_does_not_bring_a_store_back(tmp_path, late):
         w.parts.fetcher._on_summary(w.parts.fetcher.pin("k", Version(1, "one")), FetchSummary("near", 1))
         assert near.health.healthy != late
         assert near.health._failures == 0
+
+
+async def test_each_failure_that_a_worker_tells_is_counted_once_and_a_bad_answer_ends_no_pause():
+    s = stores()
+    s.outlook.failed("near", StoreTimeoutError("silent", store="near"))
+    s.outlook.failed("near", IntegrityError("another length", store="near"))
+    assert (s.near.statistics.errors, s.near.health.healthy) == (2, False)
+    s.outlook.failed("primary", AccessDeniedError("expired", store="primary"))
+    assert (s.primary.statistics.errors, s.primary.health.healthy) == (1, True)
+    assert s.other.statistics.errors == 0

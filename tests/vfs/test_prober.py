@@ -24,10 +24,10 @@ async def test_L6_a_store_that_failed_in_a_worker_is_found_down_and_comes_back(t
         async with trio.open_nursery() as nursery:
             nursery.start_soon(w.parts.prober.run)
             await trio.testing.wait_all_tasks_blocked()
-            assert near.health.healthy
+            assert (near.health.healthy, near.statistics.errors) == (True, 0)
             w.parts.prober.suspect("near")
             await trio.testing.wait_all_tasks_blocked()
-            assert not near.health.healthy
+            assert (near.health.healthy, near.statistics.errors) == (False, 1), "each probe that fails is counted"
             w.store("near").mkdir()
             # The breaker's own clock is real: its first pause is a second.
             near.health._clock = lambda: 1e9

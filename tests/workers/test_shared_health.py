@@ -176,3 +176,45 @@ async def test_R5_R9_a_replica_that_stalls_costs_its_first_readers_a_moment_and_
         for hold in holds:
             hold.end()
         await fetcher.settled()
+
+
+async def test_failures_of_a_second_request_and_of_reads_that_fail_everywhere_are_counted_and_a_loser_is_none(pair):
+    versions = {key: pair.put(key) for key in ("lost", "won", "other", "nowhere")}
+    sources = [Source("test", pair.far), Replica("near", pair.near)]
+    async with running(pair.pool()) as pool:
+        outlook = Outlook(sources, pool.tell, watches=True, on_down=lambda _: None)
+        pool.on_trouble = outlook.failed
+
+        def errors():
+            return {source.profile: source.statistics.errors for source in sources}
+
+        hold = pair.near.hold("lost")
+        pool.tell(Stores((), {"near": AT_ONCE}))
+        first = Fetched(pool, "lost", versions["lost"], 0, CHUNKS)
+        await first.is_slow()
+        pair.far.fail("lost")
+        with pytest.raises(StoreUnavailableError):
+            await fetch(pool, "lost", versions["lost"], 0, CHUNKS, ROOM, without=("near",))
+        assert errors()["test"] > 0
+        assert errors()["near"] == 0
+        hold.end()
+        await first.summary()
+
+        counted = errors()
+        pool.tell(Stores((), {"near": AT_ONCE}))
+        hold = pair.near.hold("won")
+        first = Fetched(pool, "won", versions["won"], 0, CHUNKS)
+        await first.is_slow()
+        await fetch(pool, "won", versions["won"], 0, CHUNKS, ROOM, without=("near",))
+        first.started.cancel()
+        await fetch(pool, "other", versions["other"], 0, CHUNKS, 2 * ROOM)  # the worker has heard of both
+        hold.end()
+        with pytest.raises(Exception, match="given up"):
+            await first.summary()
+        assert errors() == counted
+
+        for store in (pair.near, pair.far):
+            store.fail("nowhere")
+        with pytest.raises(StoreUnavailableError):
+            await fetch(pool, "nowhere", versions["nowhere"], 0, CHUNKS)
+        assert all(errors()[name] > counted[name] for name in counted)
