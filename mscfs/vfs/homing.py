@@ -88,6 +88,7 @@ class Homing:
         inode = self._inode(content.key)
         if inode is not None and (is_local(inode) or inode.staging is not None):
             return False
+        before = self._namespace.serial
         try:
             async with self._namespace.replacing(content.key):
                 written = await self._run_blocking(settle_upload, self._manager, self._journal, content)
@@ -101,7 +102,7 @@ class Homing:
         else:
             if written is not None:
                 log.info("%s, which could not be uploaded at close(), is on the primary now", content.key)
-                self._tell(written[0])
+                self._tell(written[0], before)
                 self._on_wishes()
         return True
 
@@ -113,15 +114,20 @@ class Homing:
             inode = table.child(inode, name) if inode is not None and inode.is_directory else None
         return inode
 
-    def _tell(self, written: ObjectMetadata) -> None:
-        """The name means another version now. The kernel believes what it knows of the old one: it gets an inode."""
+    def _tell(self, written: ObjectMetadata, serial: int) -> None:
+        """The name means another version now. The kernel believes what it knows of the old one: it gets an inode.
+
+        What was done to the name after the change `serial`, while the content was on its way, came after it.
+        """
         above, _, name = written.key.rpartition("/")
         table = self._namespace.table
         parent = self._inode(above) if above else table.root
         if parent is None or not parent.is_directory:
             return
         before = table.child(parent, name)
-        if before is not None and is_local(before):
+        if parent.removed.get(name, 0) > serial:
+            return
+        if before is not None and (is_local(before) or before.change > serial):
             return
         self._namespace.part(parent, name)
         inode = table.add(parent, name, stat.S_IFREG)

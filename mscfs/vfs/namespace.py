@@ -93,6 +93,11 @@ class Namespace:
         """Names that are both object and directory, as the last listing of each directory counted them."""
         return self._intake.shadowed_names
 
+    @property
+    def serial(self) -> int:
+        """Of the last change made on this mount."""
+        return self._serial
+
     # -- changes made here ----------------------------------------------------------------------------------------
 
     def changed(self, inode: Inode, metadata: ObjectMetadata | None) -> None:

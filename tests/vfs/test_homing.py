@@ -14,6 +14,7 @@ from mscfs.errors import NotFoundError
 from mscfs.vfs.changes import USED_ANEW
 from mscfs.vfs.homing import FIRST_PAUSE, LONGEST_PAUSE
 from mscfs.vfs.inodes import ROOT
+from mscfs.vfs.recovery import settle_upload
 from tests.vfs.inline import World, world
 from tests.vfs.outages import switch
 from tests.vfs.test_names import ME, names, read_file, walk, write_file
@@ -181,3 +182,43 @@ async def test_W4_older_content_does_not_come_back_after_its_name_was_used_anew(
         expected = {"unlink": {}, "rename": {"d/other": b"second"}, "move": {"e/new": b"second"}}
         assert held == expected.get(way, {"d/new": b"second"})
         assert left(w) == [("d/new", USED_ANEW)]
+
+
+@KINDS
+@pytest.mark.parametrize("way", ["write", "unlink"])
+async def test_R2_what_is_done_while_older_content_goes_home_is_what_the_name_shows(
+    tmp_path, autojump_clock, monkeypatch, objects, way
+):
+    async with running(tmp_path, objects=objects, metadata_ttl=1000) as w:
+        await write_file(w.fs, ROOT, "known", b"old")
+        assert await names(w.fs) == ["known"]
+        switch(w, on=False, known=True)
+        await write_in_vain(w, "known", b"ours")
+        sent, go_on = trio.Event(), trio.Event()
+        run = w.parts.homing._run_blocking
+
+        async def slow(call, *arguments):
+            done = await run(call, *arguments)
+            if call == settle_upload:
+                sent.set()
+                await go_on.wait()
+            return done
+
+        monkeypatch.setattr(w.parts.homing, "_run_blocking", slow)
+        switch(w, on=True)
+        with trio.fail_after(LONGEST_PAUSE):
+            await sent.wait()
+        assert on_primary(w, "known") == b"ours"
+        await w.fs.unlink(ROOT, "known")
+        if way == "write":
+            await write_file(w.fs, ROOT, "known", b"newer")
+        go_on.set()
+        await trio.sleep(LONGEST_PAUSE)
+        if way == "unlink":
+            assert await names(w.fs) == []
+            with pytest.raises(FileNotFoundError):
+                await walk(w.fs, "known")
+            return
+        assert on_primary(w, "known") == b"newer"
+        assert (await walk(w.fs, "known")).size == 5
+        assert await read_file(w.fs, (await walk(w.fs, "known")).number) == b"newer"
