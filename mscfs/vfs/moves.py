@@ -142,15 +142,22 @@ class Moves(DirectoryMoves):
             target = target_directory.key + new_name
             renamed = inode.metadata
             if renamed is not None:
-                async with self.namespace.replacing(target):
-                    renamed = await self._run_blocking(
-                        self._rename_object,
-                        inode.key,
-                        target,
-                        renamed.version,
-                        bool(flags & RENAME_NOREPLACE),
-                        self._saver.for_copy(inode),
-                    )
+                try:
+                    async with self.namespace.replacing(target):
+                        renamed = await self._run_blocking(
+                            self._rename_object,
+                            inode.key,
+                            target,
+                            renamed.version,
+                            bool(flags & RENAME_NOREPLACE),
+                            self._saver.for_copy(inode),
+                        )
+                except StorageError:
+                    # The copy may have been made all the same: what the target is has to be asked.
+                    self.namespace.part(target_directory, new_name)
+                    target_directory.listing = None
+                    self._on_wishes()
+                    raise
                 self._on_wishes()
             elif inode.staging is not None:
                 await self._uploads.forget_row(inode.staging)

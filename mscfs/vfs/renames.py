@@ -35,7 +35,8 @@ def rename_object(
     try:
         renamed = primary.rename(source, target, metadata=metadata, expected=version, if_absent=no_replace)
     except BaseException:
-        journal.finish_rename(row)
+        # The copy may have been made all the same: the replicas' copies of the target are to be looked at.
+        journal.finish_rename(row, manager.replication_wishes(target, version.size))
         raise
     wishes = [*manager.replication_wishes(target, renamed.content_length), *manager.deletion_wishes(source)]
     journal.finish_rename(row, wishes)

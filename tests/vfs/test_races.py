@@ -10,11 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from mscfs.errors import NoSpaceError, VersionMismatchError
+from mscfs.errors import NoSpaceError, StoreUnavailableError, VersionMismatchError
 from mscfs.journal import Wish
 from mscfs.providers.page import paginate
+from mscfs.replicas.step import bring_up_to_date
 from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
+from tests.doubles import Scripted
 from tests.vfs.inline import world
 from tests.vfs.test_data import open_file
 from tests.vfs.test_names import ME, names, put, read_directory, read_file, write_file
@@ -271,3 +273,25 @@ async def test_R2_W5_a_file_emptied_and_written_after_it_was_changed_elsewhere_i
         assert await read_file(w.fs, (await w.fs.lookup(ROOT, "a")).number) == b"mine"
         await w.fs.release(handle)
         assert await names(w.fs) == ["a"]
+
+
+async def test_W7_R2_a_rename_that_failed_after_its_copy_leaves_nobody_with_what_the_target_was(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"one")
+        await write_file(w.fs, ROOT, "b", b"other")
+        assert await names(w.fs) == ["a", "b"]
+        manager, journal = w.parts.manager, w.parts.journal
+        for wish in journal.claim(10):
+            bring_up_to_date(manager, wish.replica, wish.key)
+            journal.finish(wish)
+        store = Scripted(manager.primary)
+        store.on("delete", StoreUnavailableError("no answer", store=store.profile), times=1)
+        object.__setattr__(manager.primary_source, "provider", store)
+        for target in ("b", "c"):
+            w.outdated.clear()
+            with pytest.raises(OSError, match="no answer"):
+                await w.fs.rename(ROOT, "a", ROOT, target, 0)
+            store.on("delete", StoreUnavailableError("no answer", store=store.profile), times=1)
+            assert journal.is_behind("near", target)
+            assert w.outdated == [(ROOT, target)]
+            assert await read_file(w.fs, (await w.fs.lookup(ROOT, target)).number) == b"one"
