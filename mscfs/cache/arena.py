@@ -44,12 +44,14 @@ class SharedMemory:
 class Arena:
     """Hands out runs of a shared memory. It belongs to one thread, and never waits.
 
-    Which units are free is a number with a bit for each, so that finding a run takes a few operations on it.
+    Which units are free is a number with a bit for each, so that finding a run takes a few operations on it. The last
+    `reserve` bytes are handed out to those alone who ask for them.
     """
 
-    def __init__(self, memory: SharedMemory) -> None:
+    def __init__(self, memory: SharedMemory, *, reserve: int = 0) -> None:
         self.memory = memory
         self._units = memory.size // UNIT
+        self._common = (1 << (self._units - reserve // UNIT)) - 1
         self._free = (1 << self._units) - 1
         self._touched = 0
         """Units that may hold pages."""
@@ -58,7 +60,7 @@ class Arena:
 
     @property
     def size(self) -> int:
-        """Bytes that can be handed out."""
+        """Bytes that can be handed out, the reserve among them."""
         return self._units * UNIT
 
     @property
@@ -71,11 +73,15 @@ class Arena:
         """Bytes that may hold pages."""
         return self._touched.bit_count() * UNIT
 
-    def allocate(self, size: int) -> int | None:
-        """The offset of a run of at least `size` bytes; None when no run is long enough."""
+    def is_reserved(self, offset: int) -> bool:
+        """Whether a run that begins there lies in the reserve."""
+        return offset // UNIT >= self._common.bit_length()
+
+    def allocate(self, size: int, *, reserved: bool = False) -> int | None:
+        """The offset of a run of at least `size` bytes, in the reserve or outside it; None when none is long enough."""
         wanted = -(-size // UNIT)
         # A bit that stays set stands at the beginning of so many free units.
-        beginnings, length = self._free, 1
+        beginnings, length = self._free & (~self._common if reserved else self._common), 1
         while length < wanted:
             step = min(length, wanted - length)
             beginnings &= beginnings >> step

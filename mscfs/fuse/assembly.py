@@ -18,7 +18,7 @@ from mscfs.errors import ConfigError
 from mscfs.journal import Journal, process_token
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.vfs.attributes import AttributeMaker
-from mscfs.vfs.fetcher import Fetcher
+from mscfs.vfs.fetcher import FETCH_BYTES, Fetcher
 from mscfs.vfs.filesystem import Filesystem
 from mscfs.vfs.hedging import Hedging
 from mscfs.vfs.holdings import Holdings
@@ -44,6 +44,8 @@ BUFFER_SHARE = 0.75
 """How much of the memory limit buffers may fill: the rest is for messages and parts on their way to the stores."""
 FEWEST_CHUNKS = 16
 """Buffers never hold fewer chunks, however small the limit: a few reads at once must be possible."""
+RESERVE_SHARE = 8
+"""One part in so many of the buffers' memory, at most one range of the longest kind, is kept for second requests."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def assemble(
     )
     area = StagingArea(private(staging_directories(journal.path)) / process_token(), options.staging_limit)
     fetcher = Fetcher(
-        Arena(memory),
+        Arena(memory, reserve=min(FETCH_BYTES, memory.size // RESERVE_SHARE)),
         cache,
         transport,
         namespace=manager.identity,

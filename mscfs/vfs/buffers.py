@@ -3,7 +3,8 @@
 Everything that is read from a store passes through a buffer, and all buffers together never exceed the arena (L4).
 Who needs memory takes, in this order: what is free; buffers that were read to their end; and, for a program that waits,
 the least recently used of the others. Read-ahead never takes another stream's unread bytes. A buffer that a worker
-writes into, or that somebody waits for or copies from, stays.
+writes into, or that somebody waits for or copies from, stays. A part of the arena is kept for second requests, which
+must have room just when all memory waits for a store that does not answer (R9).
 
 A reader answers with a slice of the arena. Nothing may be allocated between taking the slice and sending it, as another
 process writes into what was allocated: the callers see to it that they do not give way to other tasks in between.
@@ -12,7 +13,7 @@ process writes into what was allocated: the callers see to it that they do not g
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -92,6 +93,9 @@ class BufferPool:
         """Unread at the last `drop_idle`, and not looked at since."""
         self._hungry: deque[Buffer] = deque()
         """Wait for memory; programs wait for them."""
+        self._has_refused = False
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when there may be room again for what was not lent. As `begin_fetch`, it must not raise."""
 
     def __len__(self) -> int:
         return len({id(buffer) for buffer in self._found.values()})
@@ -193,13 +197,23 @@ class BufferPool:
             buffer = self._hungry[0]
             buffer.offset = self._allocate(buffer.size, foreground=True)
             if buffer.offset is None:
-                return
+                break
             self._hungry.popleft()
             self._begin_fetch(buffer, True)
+        if self._has_refused:
+            self._has_refused = False
+            self.on_room()
 
     def borrow(self, size: int) -> int | None:
-        """Memory beside the buffers, if there is some that nobody waits for: its offset. Give it back."""
-        return None if self._hungry else self._allocate(size, foreground=False)
+        """Memory beside the buffers: what nobody waits for, else of the reserve. Its offset; give it back.
+
+        None when there is none; `on_room` tells when to ask again.
+        """
+        offset = None if self._hungry else self._allocate(size, foreground=False)
+        if offset is None:
+            offset = self._allocate(size, foreground=True, reserved=True)
+        self._has_refused = self._has_refused or offset is None
+        return offset
 
     def give_back(self, offset: int, size: int) -> None:
         """Take borrowed memory back; nobody writes into it any more."""
@@ -210,20 +224,26 @@ class BufferPool:
 
     def _feed_soon(self) -> None:
         """Feed as soon as the running task has given way: it may be about to send a slice."""
-        if self._hungry:
+        if self._hungry or self._has_refused:
             trio.lowlevel.current_trio_token().run_sync_soon(self.feed, idempotent=True)
 
-    def _allocate(self, size: int, *, foreground: bool) -> int | None:
+    def _allocate(self, size: int, *, foreground: bool, reserved: bool = False) -> int | None:
         while True:
-            offset = self.arena.allocate(size)
+            offset = self.arena.allocate(size, reserved=reserved)
             if offset is not None:
                 return offset
-            victim = next((buffer for buffer in self._consumed if not buffer.pins), None)
+            victim = self._victim(self._consumed, reserved=reserved)
             if victim is None and foreground:
-                victim = next((buffer for buffer in self._unread if not buffer.pins), None)
+                victim = self._victim(self._unread, reserved=reserved)
             if victim is None:
                 return None
             self._drop(victim)
+
+    def _victim(self, buffers: Iterable[Buffer], *, reserved: bool) -> Buffer | None:
+        return next((buffer for buffer in buffers if not buffer.pins and self._is_reserved(buffer) is reserved), None)
+
+    def _is_reserved(self, buffer: Buffer) -> bool:
+        return buffer.offset is not None and self.arena.is_reserved(buffer.offset)
 
     def _shed(self, size: int) -> None:
         """Drop what was read already until so many bytes more are free, or nothing is left to drop."""

@@ -54,6 +54,7 @@ class Fetcher:
         on_summary: Callable[[PinnedObject, FetchSummary], None],
     ) -> None:
         self.buffers = BufferPool(arena, self._begin)
+        self.buffers.on_room = hedging.has_room
         self.deadline = deadline
         self._opened = OpenChunks(cache) if cache is not None else None
         self._cache = cache

@@ -8,11 +8,15 @@ price: they are not more requests than usual, only late ones.
 
 from __future__ import annotations
 
+import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from mscfs.errors import StoreUnavailableError
 from mscfs.replicas.source import Source
 from mscfs.vfs.race import Race
+
+log = logging.getLogger(__name__)
 
 SHARE = 0.05
 """Second requests for each fetch, in the long run."""
@@ -28,6 +32,8 @@ class Hedging:
         self._enabled = enabled and len(sources) > 1
         self._allowance = BURST
         self._slow: set[Race] = set()
+        self._crowded: OrderedDict[Race, None] = OrderedDict()
+        """Those for whose second attempt there was no memory, the first one first."""
         self.started = 0
         """Second requests."""
         self.won = 0
@@ -49,10 +55,25 @@ class Hedging:
         is_late = not store.health.healthy or store.health.on_probation
         if not is_late and (self._allowance < 1 or not race.is_awaited):
             return
-        if race.hedge():
-            self.started += 1
-            if not is_late:
-                self._allowance -= 1
+        if not race.hedge():
+            self._crowded[race] = None
+            return
+        self._crowded.pop(race, None)
+        self.started += 1
+        if not is_late:
+            self._allowance -= 1
+
+    def has_room(self) -> None:
+        """There may be memory for second attempts by now. Raises nothing."""
+        for race in list(self._crowded):
+            self._crowded.pop(race, None)
+            try:
+                self.slow(race)
+            except Exception:
+                log.exception("a bug in a second request: the mount goes on with the first")
+            if race in self._crowded:
+                self._crowded.move_to_end(race, last=False)
+                return  # no more memory: it is the first again, and the others wait on
 
     def store_is_down(self, profile: str) -> None:
         """Nobody need wait for this store any longer."""
@@ -63,6 +84,7 @@ class Hedging:
     def over(self, race: Race, *, second_won: bool) -> None:
         """A fetch is over."""
         self._slow.discard(race)
+        self._crowded.pop(race, None)
         if second_won:
             self.won += 1
             store = self._sources[race.slow_store]

@@ -225,3 +225,22 @@ def test_L4_after_everything_is_freed_in_any_order_everything_can_be_had_in_one_
         arena.free(offset, size)
     assert arena.allocate(16 * UNIT) == 0
     memory.close()
+
+
+def test_L4_the_reserve_is_handed_out_to_those_alone_who_ask_for_it():
+    memory = SharedMemory(8 * UNIT)
+    arena = Arena(memory, reserve=2 * UNIT)
+    assert arena.size == 8 * UNIT
+    runs = [arena.allocate(UNIT) for _ in range(6)]
+    assert arena.allocate(UNIT) is None
+    assert arena.allocate(3 * UNIT, reserved=True) is None
+    offset = arena.allocate(2 * UNIT, reserved=True)
+    assert offset == 6 * UNIT
+    assert (arena.is_reserved(offset), arena.is_reserved(runs[-1])) == (True, False)
+    assert (arena.used, arena.allocate(UNIT, reserved=True)) == (arena.size, None)
+    arena.free(offset, 2 * UNIT)
+    assert arena.allocate(UNIT) is None
+    for run in runs:
+        arena.free(run, UNIT)
+    assert arena.allocate(7 * UNIT) is None, "no run reaches into the reserve"
+    memory.close()

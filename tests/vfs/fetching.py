@@ -142,14 +142,19 @@ class RudeTransport:
             self.under_way[0].end()
 
 
-def reading(units=16, *, chunk_size=CHUNK, disk=None, deadline=30.0, automatic=None, memory=None, sources=()):
-    """A fetcher over so many units of memory, with a rude transport. It hedges when there are `sources`."""
+def reading(
+    units=16, *, chunk_size=CHUNK, disk=None, deadline=30.0, automatic=None, memory=None, sources=(), reserve=0
+):
+    """A fetcher over so many units of memory, with a rude transport. It hedges when there are `sources`.
+
+    `reserve` units are for second requests alone.
+    """
     hedging = Hedging(sources, enabled=True)
     memory = memory or SharedMemory(units * UNIT)
     transport = RudeTransport(memory, chunk_size, automatic)
     summaries = []
     fetcher = Fetcher(
-        Arena(memory),
+        Arena(memory, reserve=reserve * UNIT),
         disk,
         transport,
         namespace="test",

@@ -5,6 +5,7 @@ All bytes of a fetch's memory that were not announced are noise until it is over
 
 from __future__ import annotations
 
+import random
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -237,6 +238,104 @@ async def test_R9_without_memory_there_is_no_second_request():
         r.transport.fetches[0].slow("near", ())
         assert len(r.transport.fetches) == fetches
         assert r.hedging.started == 0
+
+
+async def test_R9_L4_there_is_room_for_second_requests_when_all_memory_waits_for_a_stalled_store():
+    """Three reads fill what is for reads, more wait for memory, and one reserved place serves the three in turn."""
+    async with racing(units=4, reserve=1) as r:
+        assert (r.arena.size, r.memory.size) == (4 * CHUNK, 4 * CHUNK)
+        numbers = [await r.read(key) for key in ("a", "b", "c")]
+        hungry = [await r.read(key) for key in ("d", "e")]
+        stalled = list(r.transport.fetches)
+        assert [fetch.key for fetch in stalled] == ["a", "b", "c"]
+        assert r.buffers.hungry == 2
+        for fetch in stalled:
+            fetch.slow("near", ())
+        for position, (number, first) in enumerate(zip(numbers, stalled, strict=True)):
+            assert r.arena.used == r.arena.size, "the budget is used up, and kept"
+            second = r.transport.fetches[-1]
+            assert len(r.transport.fetches) == 3 + position + 1, "one second request at a time"
+            assert (second.key, second.without, r.arena.is_reserved(second.target)) == (first.key, ("near",), True)
+            second.end()
+            await settle()
+            assert r.reads.answers[number] == expected(first.key)
+        assert (r.hedging.started, r.hedging.won) == (3, 3)
+        assert r.buffers.hungry == 2, "the memory of the losers is theirs until their workers let go of it"
+        for fetch in stalled:
+            fetch.scribble()
+            fetch.give_up()
+        await settle()
+        for fetch in list(r.transport.under_way):
+            fetch.end()
+        await settle()
+        assert [r.reads.answers[number] for number in hungry] == [expected("d"), expected("e")]
+
+
+async def test_R9_L4_second_requests_take_no_memory_from_reads_that_wait_for_it():
+    async with racing(units=5, reserve=1) as r:
+        await r.read("a", size=2 * CHUNK)
+        await r.read("b")
+        large = await r.read("c", size=2 * CHUNK)  # one unit is free
+        assert r.buffers.hungry > 0
+        one = next(fetch for fetch in r.transport.fetches if fetch.key == "b")
+        one.slow("near", ())
+        assert r.arena.is_reserved(r.transport.fetches[-1].target)
+        r.transport.end_all()
+        await settle()
+        while r.transport.under_way:
+            r.transport.end_all()
+            await settle()
+        assert r.reads.answers[large] == expected("c", size=2 * CHUNK)
+
+
+async def test_R9_a_second_request_that_is_too_large_for_the_reserve_begins_when_there_is_room():
+    async with racing(units=16, reserve=1) as r:
+        for key in "abc":
+            await r.read(key, size=SIZE)
+        for key in "def":
+            await r.read(key)
+        assert r.arena.used == r.arena.size - UNIT
+        asked = {fetch.key: fetch for fetch in r.transport.fetches}
+        assert len(asked["a"].data) > UNIT
+        asked["a"].slow("near", ())
+        assert r.hedging.started == 0
+        asked["b"].end()
+        await settle()
+        assert (r.hedging.started, r.transport.fetches[-1].key) == (1, "a"), "what b has read gives way"
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_R1_R9_L4_with_little_memory_all_orders_of_events_give_every_reader_its_bytes(seed):
+    chance = random.Random(seed)
+    async with racing(units=6, reserve=1) as r:
+        r.hedging._allowance = BURST
+        wanted = {}
+        for step in range(120):
+            if step < 60 and chance.random() < 0.5:
+                key, at = chance.choice("abcdefgh"), chance.randrange(3) * CHUNK
+                wanted[await r.read(key, offset=at)] = expected(key, offset=at)
+            if r.transport.under_way:
+                fetch = chance.choice(r.transport.under_way)
+                match chance.randrange(4):
+                    case 0 if not fetch.cancelled and not fetch.without:
+                        fetch.slow("near", ())
+                    case 1:
+                        fetch.arrive(chance.randrange(1, len(fetch.data)))
+                    case 2:
+                        fetch.give_up() if fetch.cancelled else fetch.end()
+                    case 3:
+                        fetch.scribble()
+            assert r.arena.used <= r.arena.size
+            if chance.random() < 0.7:
+                await settle()
+        for _ in range(1000):
+            if not r.transport.under_way:
+                break
+            fetch = r.transport.under_way[0]
+            fetch.give_up() if fetch.cancelled else fetch.end()
+            await settle()
+        assert {number: r.reads.answers[number] for number in wanted} == wanted
+        assert r.hedging.started > 0
 
 
 async def test_R9_second_requests_are_few_among_many():
