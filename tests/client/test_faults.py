@@ -93,6 +93,31 @@ def test_fault_03_W8_a_delete_during_a_back_fill_does_not_bring_the_object_back(
         client.read("k")
 
 
+def test_fault_03_W8_a_copy_that_another_host_removed_during_a_back_fill_serves_nobody_and_goes_with_the_next_sync(
+    world,
+):
+    """It was stale when the back-fill found it: as after any delete, what a replica had already is left to it."""
+    client = world.client()
+    Store.put(world.near, "k", b"older")
+    Store.put(world.primary, "k", b"content")
+    gate = Gate()
+    world.near.before["put"] = gate
+    assert client.read("k") == b"content"
+    gate.wait_reached()
+    Store.delete(world.primary, "k")
+    Store.delete(world.near, "k")
+    gate.open()
+    assert client.drain(timeout=30).complete
+    assert world.near.keys() == ["k"]
+    with pytest.raises(NotFoundError):
+        client.read("k")
+    assert [entry.key for entry in client.list()] == []
+    told = client.sync_replicas(delete_unmatched_files=True, dryrun=True).replicas
+    assert (told[0].profile, told[0].deleted) == ("near", 1)
+    client.sync_replicas(delete_unmatched_files=True)
+    assert world.near.keys() == world.far.keys() == []
+
+
 def test_fault_03_an_overwrite_during_a_back_fill_does_not_leave_the_replica_stale(world):
     client = world.client()
     Store.put(world.primary, "k", b"old")
