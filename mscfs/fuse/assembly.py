@@ -35,6 +35,7 @@ from mscfs.vfs.remembered import Remembered
 from mscfs.vfs.replicator import DEFAULT_UPLOADERS, Replicator
 from mscfs.vfs.saver import AttributeSaver
 from mscfs.vfs.siblings import SiblingReadAhead
+from mscfs.vfs.silence import Silence
 from mscfs.vfs.staging import StagingArea, staging_directories
 from mscfs.vfs.transport import RunBlocking, Transport
 from mscfs.vfs.uploads import Uploads
@@ -63,6 +64,7 @@ class MountParts:
     replicator: Replicator
     homing: Homing
     prober: Prober
+    silence: Silence
     outlook: Outlook
     hedging: Hedging
     filesystem: Filesystem
@@ -122,6 +124,9 @@ def assemble(
     outlook = Outlook(manager.sources, transport.tell, watches=options.hedging, on_down=hedging.store_is_down)
     transport.on_trouble = outlook.failed
     prober = Prober(manager.primary_source, manager.replicas, run_blocking, outlook)
+    silence = Silence(manager.sources, prober)
+    transport.watching = silence.watching
+    on_primary = silence.watched(run_blocking, profile)
     holdings = Holdings(
         manager.replicas,
         transport.list_directory,
@@ -151,7 +156,7 @@ def assemble(
     recorder = Recorder(last_known, run_blocking, clock=trio.current_time)
     namespace = Namespace(
         InodeTable(None if manager.capabilities.posix_attributes else Remembered()),
-        Questions(manager, run_blocking, asks_markers=keeps),
+        Questions(manager, run_blocking, silence, asks_markers=keeps),
         recorder,
         transport,
         nursery,
@@ -174,7 +179,7 @@ def assemble(
         hedging=hedging,
         on_summary=on_summary,
     )
-    saver = AttributeSaver(manager, namespace, run_blocking, nursery, keeps=keeps, on_wishes=replicator.wake)
+    saver = AttributeSaver(manager, namespace, on_primary, nursery, keeps=keeps, on_wishes=replicator.wake)
     homing = Homing(manager, journal, namespace, area, run_blocking, on_wishes=replicator.wake)
     uploads = Uploads(
         manager,
@@ -198,7 +203,7 @@ def assemble(
         area=area,
         attributes=AttributeMaker(options, reads_kept=keeps),
         saver=saver,
-        run_blocking=run_blocking,
+        run_blocking=on_primary,
         page_cache=options.page_cache,
         siblings=SiblingReadAhead(fetcher) if options.sibling_read_ahead else None,
         read_only=read_only,
@@ -215,6 +220,7 @@ def assemble(
         replicator,
         homing,
         prober,
+        silence,
         outlook,
         hedging,
         filesystem,

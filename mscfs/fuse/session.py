@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +29,7 @@ from mscfs.fuse.kernel import mounted
 from mscfs.fuse.operations import Operations
 from mscfs.fuse.ownership import shared
 from mscfs.fuse.requests import RequestCounts
+from mscfs.fuse.threads import Threads
 from mscfs.fuse.tuning import raise_limits
 from mscfs.fuse.xattrs import XattrReader
 from mscfs.replicas.manager import ReplicaManager
@@ -185,11 +185,7 @@ async def _serve(
     announce: Callable[[str], None],
     services: Sequence[Service],
 ) -> None:
-    limiter = trio.CapacityLimiter(THREADS)
-
-    async def run_blocking(call: Callable[..., Result], /, *arguments: object) -> Result:
-        return await trio.to_thread.run_sync(partial(call, *arguments), limiter=limiter, abandon_on_cancel=True)
-
+    run_blocking = Threads(THREADS).run
     options = find_profile(request.config, request.profile).mscfs
     manager = open_store(request.config, request.profile)
     cache = open_cache(request.config, request.profile)
@@ -248,6 +244,7 @@ async def _serve(
                         background.start_soon(parts.homing.run)
                         background.start_soon(mount.find_out)
                     background.start_soon(parts.prober.run)
+                    background.start_soon(parts.silence.run)
                     background.start_soon(parts.recorder.run)
                     background.start_soon(mount.loop_delay.run)
                     background.start_soon(trim.run, run_blocking, trim.find_trim())
@@ -348,7 +345,9 @@ async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> 
     """
     primary, was_there = manager.primary_source, manager.journal is not None and names_file(manager.journal).exists()
     try:
-        with trio.move_on_after(PATIENCE if manager.replicas else math.inf) as patience:
+        # A directory may be silent for ever; other stores end their calls by themselves.
+        is_bounded = bool(manager.replicas) or manager.capabilities.real_directories
+        with trio.move_on_after(PATIENCE if is_bounded else math.inf) as patience:
             await run_blocking(primary.provider.probe)
         if patience.cancelled_caught:
             raise StoreTimeoutError(f"no answer within {PATIENCE:g} s", store=primary.profile)
@@ -364,7 +363,8 @@ async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> 
                 return
             advice = "no replica answers either: check the network"
         else:
-            advice = "check endpoint_url and the network"
+            is_directory = manager.capabilities.real_directories
+            advice = "check the disk, or the server, it is on" if is_directory else "check endpoint_url and the network"
         identity = primary.provider.identity
         raise type(error)(f"{error.message} ({identity}): {advice}", store=primary.profile) from error
 

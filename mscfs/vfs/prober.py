@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
@@ -54,7 +54,8 @@ class Prober:
         self._run_blocking = run_blocking
         self._outlook = outlook
         self._suspects: set[str] = set()
-        self._under_way: Counter[str] = Counter()
+        self._under_way: defaultdict[str, list[float]] = defaultdict(list)
+        """When the probes began that were not answered so far."""
         self._answered: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         """When the stores that are down were last asked."""
@@ -68,6 +69,10 @@ class Prober:
         """A worker process met an error at this store: find out how it is."""
         self._suspects.add(profile)
         self._wake.set()
+
+    def waits_for(self, profile: str) -> float:
+        """Seconds for which the store has kept its probes waiting: the oldest that is under way. 0: none is."""
+        return trio.current_time() - min(self._under_way[profile], default=trio.current_time())
 
     async def look(self) -> Collection[str]:
         """Find out how the stores are that are believed to be well; returns those that have not answered so far.
@@ -102,11 +107,12 @@ class Prober:
                 suspects, self._suspects = self._suspects, set()
                 for source in self._sources:
                     if self._is_due(source, suspected=source.profile in suspects):
-                        self._under_way[source.profile] += 1
-                        nursery.start_soon(self._probe, source)
+                        now = trio.current_time()
+                        self._under_way[source.profile].append(now)
+                        nursery.start_soon(self._probe, source, now)
 
     def _is_due(self, source: Source, *, suspected: bool) -> bool:
-        under_way, is_primary = self._under_way[source.profile], source is self._primary
+        under_way, is_primary = len(self._under_way[source.profile]), source is self._primary
         if source.health.healthy:
             return not under_way and (suspected or source in self._outlook.unknown)
         now = trio.current_time()
@@ -119,8 +125,8 @@ class Prober:
             self._asked[source.profile] = now
         return is_due
 
-    async def _probe(self, source: Source) -> None:
-        profile, began = source.profile, trio.current_time()
+    async def _probe(self, source: Source, began: float) -> None:
+        profile = source.profile
         try:
             seconds = await self._run_blocking(_timed_probe, source.provider, self._sample(source))
             rival = self._outlook.rival(source)
@@ -145,7 +151,7 @@ class Prober:
             self._outlook.probed(source, seconds)
             self._report()
         finally:
-            self._under_way[profile] -= 1
+            self._under_way[profile].remove(began)
             self._probe_ended.set()
             self._probe_ended = trio.Event()
 

@@ -13,6 +13,7 @@ from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.outage import find_on_replicas
 from mscfs.types import ObjectMetadata
 from mscfs.vfs.answers import directory_metadata
+from mscfs.vfs.silence import Silence
 from mscfs.vfs.transport import RunBlocking
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,13 @@ class Questions:
     `asks_markers`: the user metadata of directories matter, which only their markers tell.
     """
 
-    def __init__(self, manager: ReplicaManager, run_blocking: RunBlocking, *, asks_markers: bool = False) -> None:
+    def __init__(
+        self, manager: ReplicaManager, run_blocking: RunBlocking, silence: Silence, *, asks_markers: bool = False
+    ) -> None:
         self._manager = manager
         self._directory = _marked_directory if asks_markers else _directory
-        self._run_blocking = run_blocking
+        self._ask_primary = silence.watched(run_blocking, manager.profile)
+        self._ask_anyone = silence.watched(run_blocking, "")
 
     @property
     def is_down(self) -> bool:
@@ -48,14 +52,14 @@ class Questions:
             source = self._manager.primary_source
             raise StoreUnavailableError(f"it is down: {source.health.last_error}", store=source.profile, key=key)
         if self._manager.capabilities.real_directories:
-            return await self._run_blocking(_file_or_directory, self._manager, key)
+            return await self._ask_primary(_file_or_directory, self._manager, key)
         # An object store may hold both `a` and `a/b`; the two questions go out together (N2: the directory wins).
         answers: dict[str, ObjectMetadata | None] = {}
         errors: list[StorageError] = []
 
         async def ask(question: Callable[[ReplicaManager, str], ObjectMetadata | None], name: str) -> None:
             try:
-                answers[name] = await self._run_blocking(question, self._manager, key)
+                answers[name] = await self._ask_primary(question, self._manager, key)
             except StorageError as error:
                 errors.append(error)
 
@@ -70,18 +74,18 @@ class Questions:
 
     async def replicas(self, key: str) -> ObjectMetadata | None:
         """The replicas' word on a name; StorageError when nobody can tell."""
-        return await self._run_blocking(find_on_replicas, self._manager, key)
+        return await self._ask_anyone(find_on_replicas, self._manager, key)
 
     async def anyone(self, key: str) -> ObjectMetadata | None:
         """The primary's word on an object, or a replica's when it is down."""
         try:
-            return await self._run_blocking(self._manager.head, key)
+            return await self._ask_anyone(self._manager.head, key)
         except (NotFoundError, InvalidKeyError):
             return None
 
     async def marker(self, directory: str) -> ObjectMetadata | None:
         """The primary's word on a directory that exists, with the user metadata of its marker."""
-        return await self._run_blocking(_marker, self._manager, directory)
+        return await self._ask_primary(_marker, self._manager, directory)
 
 
 def _object(manager: ReplicaManager, key: str) -> ObjectMetadata | None:

@@ -10,7 +10,7 @@ from mscfs.errors import StorageError
 from mscfs.providers.page import Page
 from mscfs.replicas.step import StepResult
 from mscfs.types import ByteRange, ObjectMetadata, Version
-from mscfs.workers.calls import OnArrival, OnEnd, OnSlow, StartedFetch
+from mscfs.workers.calls import OnArrival, OnEnd, OnSlow, StartedFetch, Watching
 from mscfs.workers.protocol import FetchSummary, Stores
 
 Result = TypeVar("Result")
@@ -24,6 +24,9 @@ class Transport(Protocol):
 
     on_trouble: Callable[[str, StorageError], None]
     """Called with each failure of a store that a worker met."""
+
+    watching: Watching
+    """Around each call that waits for a store, but no fetch."""
 
     def tell(self, stores: Stores) -> None:
         """Let all workers know how the stores are, those that are started later too."""

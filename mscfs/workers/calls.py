@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -55,6 +56,9 @@ class StartedFetch(Protocol):
 
 
 OnPage = Callable[[Page], None]
+
+Watching = Callable[[str], AbstractContextManager[None]]
+"""Gives up what is done within when that store falls silent (`""`: any that it may wait for): StoreTimeoutError."""
 
 
 class Calls(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -15,14 +16,17 @@ from mscfs.cache.chunks import CacheSettings
 from mscfs.config.values import Config
 from mscfs.errors import MscfsError, StorageError, StoreUnavailableError
 from mscfs.log import logged_to
-from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, OnSlow, StartedFetch
+from mscfs.workers.calls import Calls, OnArrival, OnEnd, OnPage, OnSlow, StartedFetch, Watching
 from mscfs.workers.launch import Launched
 from mscfs.workers.protocol import (
+    Download,
     Fetch,
     FetchDone,
+    List,
     Prepare,
     Request,
     Result,
+    Step,
     Stores,
     Upload,
     WorkerSettings,
@@ -214,6 +218,8 @@ class WorkerPool(Calls):
             background_threads=step_threads,
         )
         self.on_trouble: OnTrouble = _nobody_asks
+        self.watching: Watching = _nobody_watches
+        self._profile = profile
         processes = iter(launched)
         self.fetchers = WorkerGroup(fetch, memory, fetch_processes, processes, self._trouble)
         self.transfers = WorkerGroup(transfer, memory, TRANSFER_PROCESSES, processes, self._trouble)
@@ -252,7 +258,20 @@ class WorkerPool(Calls):
         return PoolStatistics(self.fetchers.statistics(), self.transfers.statistics())
 
     async def _perform(self, request: Request, on_page: OnPage | None = None) -> Result:
-        return await self.transfers.perform(request, on_page)
+        with self.watching(self._store_of(request)):
+            return await self.transfers.perform(request, on_page)
+
+    def _store_of(self, request: Request) -> str:
+        """The store that a request waits for; `""` when it may be another one each time."""
+        match request:
+            case Step():
+                return request.profile
+            case List():
+                return "" if request.stand_in else request.store or self._profile
+            case Download():
+                return ""
+            case _:
+                return self._profile
 
     def _trouble(self, store: str, error: StorageError) -> None:
         self.on_trouble(store, error)
@@ -268,6 +287,11 @@ class WorkerPool(Calls):
 
 def _nobody_asks(_: str, __: StorageError) -> None:
     """The errors of requests tell enough."""
+
+
+def _nobody_watches(_: str) -> AbstractContextManager[None]:
+    """Every store ends its calls by itself."""
+    return nullcontext()
 
 
 def _repeated(call: Call) -> Request:

@@ -28,6 +28,7 @@ from mscfs.log import configure_logging
 from mscfs.providers.base import StorageProvider
 from mscfs.workers.protocol import (
     Cancel,
+    Fetch,
     FetchDone,
     FrameBuffer,
     FromWorker,
@@ -167,8 +168,9 @@ def serve(connection: socket.socket, memory: int) -> None:
     for message in messages:
         match message:
             case Cancel():
-                queue.abandon(message.id)
-                if tasks.watch.is_stuck(message.id) and queue.give_up(message.id):
+                request = queue.abandon(message.id)
+                is_stuck = not isinstance(request, Fetch) or tasks.watch.is_stuck(message.id)
+                if is_stuck and queue.give_up(message.id):
                     # Its thread may be held up for as long as a store may be silent: others must not wait for that.
                     start_thread(_work, queue, tasks, outbox)
             case Stores():

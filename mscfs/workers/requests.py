@@ -89,12 +89,14 @@ class RequestQueue:
                 self._foreground.append(taken)
                 self._changed.notify()
 
-    def abandon(self, request_id: int) -> None:
-        """Nobody waits for that request any more. It may be answered already."""
+    def abandon(self, request_id: int) -> Request | None:
+        """Nobody waits for that request any more, which is returned. None: it was answered already."""
         with self._changed:
             taken = self._open.get(request_id)
-            if taken is not None:
-                taken.is_abandoned = True
+            if taken is None:
+                return None
+            taken.is_abandoned = True
+            return taken.request
 
     def _next(self) -> TakenRequest | None:
         if self._foreground:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,9 @@ class InlineTransport:
         self._tasks = Tasks(
             self.manager, self.cache, self.memory, namespace=self.manager.identity, chunk_size=self.chunk_size
         )
+
+    def watching(self, store: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def on_trouble(self, store: str, error: StorageError) -> None:
         pass
