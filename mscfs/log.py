@@ -13,6 +13,8 @@ from typing import Any
 from mscfs.printable import printable
 
 _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+_SDKS = ("azure", "google", "botocore", "urllib3")
+"""The loggers of the libraries that speak to stores."""
 _LARGEST = 16 << 20
 """Bytes of a log file, beyond which the next line begins a new one."""
 
@@ -23,11 +25,12 @@ def configure_logging(level: int = logging.INFO, *, process: str = "", file: Pat
     `file` is what standard error of this and of other processes was opened on, to append, if they are to begin a new
     one when it has grown large; None: it is somebody else's.
 
-    Other libraries' logs appear from warnings on: their details quote requests with credentials (contract L5).
+    Other libraries' logs appear from warnings on: their details quote requests with credentials (contract L5). Those of
+    the stores' SDKs appear from errors on: what their warnings tell is in our own words too, and some quote URLs.
     """
     handler = _FileHandler(file) if file is not None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter(process) if _is_journal() else _LineFormatter(process))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    _begin(handler)
     logging.getLogger("mscfs").setLevel(level)
     logging.captureWarnings(capture=True)
 
@@ -42,7 +45,13 @@ def configure_terminal() -> None:
     """Send the warnings of a command to standard error, as it writes its other lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("mscfs: %(message)s"))
+    _begin(handler)
+
+
+def _begin(handler: logging.Handler) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in _SDKS:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _FileHandler(logging.StreamHandler[Any]):

@@ -53,6 +53,22 @@ def test_L5_a_key_gives_a_terminal_no_orders_and_makes_no_lines(written: io.Stri
     assert "int(HOSTILE)" in written.getvalue()
 
 
+@pytest.mark.parametrize("written", [False], ids=["file"], indirect=True)
+@pytest.mark.parametrize("logger", ["azure.identity._credentials.chained", "urllib3.connectionpool", "google.auth"])
+def test_L5_what_an_sdk_warns_of_is_told_in_our_words_only(
+    written: io.StringIO, capsys: pytest.CaptureFixture[str], logger: str
+) -> None:
+    sdk = logging.getLogger(logger)
+    sdk.warning("Failed to parse headers (url=https://lake/c?sig=SECRET)")
+    sdk.error("it ends")
+    log.configure_terminal()
+    sdk.warning("Retrying after connection broken by NameResolutionError")
+    sdk.error("it ends")
+    for shown in (written.getvalue(), capsys.readouterr().err):
+        assert len(shown.splitlines()) == 1
+        assert "it ends" in shown
+
+
 PROCESS = """
 import logging, os, sys
 from pathlib import Path

@@ -38,6 +38,9 @@ _SCOPE = "https://storage.azure.com/.default"
 PIECE = 4 * MIB
 """What the SDK fetches and hands over at a time."""
 
+_NO_CREDENTIALS = "the store asks for credentials: set credentials_provider, or put a SAS behind endpoint_url"
+_CONTAINER_NAME = re.compile(r"\$?[a-z0-9](-?[a-z0-9])*")
+
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "BlobAlreadyExists": (AlreadyExistsError, "the object exists"),
     "BlobImmutableDueToPolicy": (AccessDeniedError, "the object is held by an immutability policy"),
@@ -48,7 +51,9 @@ _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "InvalidResourceName": (InvalidKeyError, "the store cannot hold this key"),
     "InvalidUri": (InvalidKeyError, "the store cannot hold this key"),
     "LeaseIdMissing": (AccessDeniedError, "somebody holds a lease on the object"),
+    "NoAuthenticationInformation": (AccessDeniedError, _NO_CREDENTIALS),
     "PendingCopyOperation": (StoreUnavailableError, "the object is the target of a copy under way"),
+    "PublicAccessNotPermitted": (AccessDeniedError, _NO_CREDENTIALS),
 }
 _BY_STATUS: dict[int, tuple[type[StorageError], str]] = {
     401: (AccessDeniedError, "the store refused the credentials"),
@@ -80,6 +85,9 @@ class AzureConnection:
         self._credentials = credentials
         if credentials is not None and credentials.type not in ("AzureCredentials", "DefaultAzureCredentials"):
             raise ConfigError(f"{credentials.type} gives no credentials for Azure")
+        if not _CONTAINER_NAME.fullmatch(container):
+            message = "no container can have this name: it is made of lower-case letters, digits and single hyphens"
+            raise ConfigError(f"profiles.{profile}.storage_provider.options.base_path: {container!r}: {message}")
         self.timeout = timeouts(options)
         """Seconds to connect, and seconds the store may stay silent."""
         self.native_timeout = native_timeouts(options)
@@ -181,6 +189,9 @@ class AzureConnection:
             **waits,
         }
         try:
+            if self.has_tokens and not self.endpoint.startswith("https://"):
+                message = "access tokens are sent over TLS only: endpoint_url must start with https://"
+                raise AccessDeniedError(message, store=self.profile)
             if self._connection_string:
                 return ContainerClient.from_connection_string(self._connection_string, self.container_name, **settings)
             credential = self._token_credential() if self.has_tokens else None
@@ -213,7 +224,7 @@ def _translate(error: Exception) -> tuple[type[StorageError], str] | None:
         code = str(getattr(code, "value", None) or code or "")
         return from_status(error.status_code, code)
     if isinstance(error, exceptions.ClientAuthenticationError):
-        return AccessDeniedError, "the credentials cannot be used"
+        return AccessDeniedError, _why_unusable(error)
     if isinstance(error, exceptions.AzureError):
         if "timed out" in str(error):
             return StoreTimeoutError, "no answer in time"
@@ -227,5 +238,17 @@ def from_status(status: int, code: str) -> tuple[type[StorageError], str]:
         return _BY_CODE[code]
     if status >= 500:
         return StoreUnavailableError, f"the store failed or is overloaded (status {status})"
-    told = f" {code}" if re.fullmatch(r"\w+", code) else ""
-    return _BY_STATUS.get(status, (StorageError, f"the store refused the request (status {status}{told})"))
+    told = code if re.fullmatch(r"\w+", code) else ""
+    if status in {401, 403}:
+        kind, message = _BY_STATUS[status]
+        return kind, f"{message} ({told})" if told else message
+    return _BY_STATUS.get(status, (StorageError, f"the store refused the request (status {f'{status} {told}'.strip()})"))
+
+
+def _why_unusable(error: exceptions.ClientAuthenticationError) -> str:
+    """What is wrong with credentials that no store has seen yet; the error's own text may quote them."""
+    if type(error).__name__ == "CredentialUnavailableError" or "failed to retrieve a token" in str(error):
+        return "no access token is to be had: run `az login`, give the machine an identity, or set AZURE_CLIENT_ID, …"
+    if type(error).__name__ == "AzureSigningError":
+        return "the credentials cannot be used: the AccountKey is malformed"
+    return "the credentials cannot be used"

@@ -310,7 +310,7 @@ class GcsProvider(StorageProvider):
     ) -> Iterator[ObjectMetadata]:
         with self._connection.errors(prefix):
             listing = self._connection.client.list_blobs(
-                self._connection.bucket_name,
+                self._connection.bucket,
                 prefix=self._prefix + prefix,
                 delimiter=delimiter,
                 start_offset=self._prefix + start_after if start_after else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -44,9 +45,13 @@ _SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
 _FRESH = timedelta(minutes=5)
 """A token that ends sooner is renewed before it is handed to the native client."""
 
+_DENIED = "the store denied access"
+_PERMISSION = re.compile(r"\bstorage\.\w+\.\w+")
+"""As `storage.objects.create`."""
+
 _BY_STATUS: dict[int, tuple[type[StorageError], str]] = {
     401: (AccessDeniedError, "the store refused the credentials"),
-    403: (AccessDeniedError, "the store denied access"),
+    403: (AccessDeniedError, _DENIED),
     404: (NotFoundError, "no such object"),
     408: (StoreTimeoutError, "the store gave up waiting for the request"),
     412: (VersionMismatchError, "the object has changed"),
@@ -93,8 +98,11 @@ class GcsConnection:
 
     @property
     def bucket(self) -> Bucket:
-        """The SDK's handle of the bucket. No request is made."""
-        return self.client.bucket(self.bucket_name)
+        """The SDK's handle of the bucket. No request is made. Raises StoreMissingError for what is no name of one."""
+        try:
+            return self.client.bucket(self.bucket_name)
+        except ValueError:
+            raise StoreMissingError("no bucket can have this name", store=self.profile) from None
 
     @property
     def client(self) -> Client:
@@ -163,8 +171,7 @@ class GcsConnection:
             try:
                 loaded = AnonymousCredentials() if self.anonymous else self._load()
             except (OSError, ValueError, auth_exceptions.GoogleAuthError) as error:
-                message = f"the credentials cannot be loaded ({type(error).__name__})"
-                raise AccessDeniedError(message, store=self.profile) from None
+                raise AccessDeniedError(_why_not_loaded(error), store=self.profile) from None
             self._credentials = with_scopes_if_required(loaded, _SCOPES)
         return self._credentials
 
@@ -181,6 +188,20 @@ def _loader(config: ProviderConfig | None) -> Callable[[], Credentials]:
     if config.type == "GoogleIdentityPoolCredentialsProvider":
         return lambda: _identity_pool(options["audience"], options["token_supplier"])
     raise ConfigError(f"{config.type} gives no credentials for Google Cloud Storage")
+
+
+def _why_not_loaded(error: Exception) -> str:
+    """What the credentials lack; what the error says of them may quote a secret."""
+    if isinstance(error, OSError):
+        return f"the credentials file {error.filename} cannot be read: {error.strerror}"
+    if not isinstance(error, auth_exceptions.DefaultCredentialsError):
+        return f"the credentials are malformed ({type(error).__name__})"
+    if file := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        return f"there are no credentials in {file}, which GOOGLE_APPLICATION_CREDENTIALS names"
+    return (
+        "no credentials were found: set credentials_provider or GOOGLE_APPLICATION_CREDENTIALS, or for a public bucket"
+        " skip_signature: true"
+    )
 
 
 def _application_default() -> Credentials:
@@ -242,11 +263,15 @@ def _translate(error: Exception) -> tuple[type[StorageError], str] | None:
 
 
 def from_status(status: int, text: str) -> tuple[type[StorageError], str]:
-    """The class and the message for an HTTP status; `text` is only looked at, never repeated."""
+    """The class and the message for an HTTP status; of `text` only the name of a permission is repeated."""
     if status == 404 and ("bucket does not exist" in text or "NoSuchBucket" in text):
         return StoreMissingError, "the bucket does not exist"
     if status == 400 and "nvalid object name" in text:
         return InvalidKeyError, "the store cannot hold this key"
+    if status == 400 and "nvalid bucket name" in text:
+        return StoreMissingError, "no bucket can have this name"
+    if status == 403 and "ateLimitExceeded" not in text and (lacking := _PERMISSION.search(text)):
+        return AccessDeniedError, f"{_DENIED}, which takes the permission {lacking[0]}"
     if status >= 500 or "ateLimitExceeded" in text:
         return StoreUnavailableError, f"the store failed or is overloaded (status {status})"
     return _BY_STATUS.get(status, (StorageError, f"the store refused the request (status {status})"))

@@ -142,7 +142,7 @@ def delete_parts(connection: GcsConnection, directory: str, names: Sequence[str]
     if names is None:
         with connection.errors(directory):
             listing = connection.client.list_blobs(
-                connection.bucket_name, prefix=directory, timeout=connection.timeout, retry=None
+                connection.bucket, prefix=directory, timeout=connection.timeout, retry=None
             )
             names = [blob.name for blob in listing]
     if not names:

@@ -382,7 +382,7 @@ def test_L5_malformed_connection_is_access_denied(container: Container, native: 
     credentials = {"type": "AzureCredentials", "options": {"connection": connection}}
     provider = opened(container.profile | {"credentials_provider": credentials}, rust_client=native)
     for call in (lambda: provider.head("k"), lambda: provider.put("k", b"1"), provider.probe):
-        with pytest.raises(AccessDeniedError) as caught:
+        with pytest.raises(AccessDeniedError, match="malformed|refused") as caught:
             call()
         assert "not base64" not in str(caught.value)
         assert "nonsense" not in str(caught.value)
@@ -417,6 +417,8 @@ def test_R9_a_silent_store_times_out(native: bool, silent_url: str, call: Any) -
         (412, "ConditionNotMet", VersionMismatchError),
         (412, "LeaseIdMissing", AccessDeniedError),
         (401, "", AccessDeniedError),
+        (401, "NoAuthenticationInformation", AccessDeniedError),
+        (409, "PublicAccessNotPermitted", AccessDeniedError),
         (403, "AuthorizationPermissionMismatch", AccessDeniedError),
         (429, "", StoreUnavailableError),
         (500, "OperationTimedOut", StoreUnavailableError),
@@ -426,6 +428,19 @@ def test_R9_a_silent_store_times_out(native: bool, silent_url: str, call: Any) -
 )
 def test_errors_of_the_service_have_their_classes(status: int, code: str, kind: type[StorageError]) -> None:
     assert from_status(status, code)[0] is kind
+
+
+def test_the_services_own_word_for_a_refusal_is_told() -> None:
+    assert from_status(403, "AuthorizationPermissionMismatch")[1].endswith("(AuthorizationPermissionMismatch)")
+    assert "(" not in from_status(403, "")[1]
+    assert "credentials_provider" in from_status(409, "PublicAccessNotPermitted")[1]
+
+
+@pytest.mark.parametrize("name", ["Not_A", "a--b", "-a", "a.b"])
+def test_a_container_that_cannot_be_is_a_config_error(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"profiles\.lake\.storage_provider\.options\.base_path"):
+        AzureConnection(profile="lake", container=name, options={"endpoint_url": "http://x"}, credentials=None)
+    AzureConnection(profile="lake", container="$root", options={"endpoint_url": "http://x"}, credentials=None)
 
 
 def test_L5_what_the_service_says_is_not_repeated() -> None:
@@ -548,6 +563,19 @@ def test_L5_failing_default_credentials_are_access_denied(monkeypatch: pytest.Mo
         with pytest.raises(AccessDeniedError) as caught:
             call(opened(profile, rust_client=native))
         assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"), [("http://127.0.0.1:9/a", "must start with https://"), ("https://127.0.0.1:9/a", "az login")]
+)
+def test_tokens_that_cannot_be_had_are_told_with_what_to_do(endpoint: str, told: str) -> None:
+    options = {f"exclude_{name}_credential": True for name in ("managed_identity", "cli", "developer_cli", "powershell")}
+    credentials = ProviderConfig("DefaultAzureCredentials", options)
+    connection = AzureConnection(
+        profile="lake", container="c", options={"endpoint_url": endpoint}, credentials=credentials
+    )
+    with pytest.raises(AccessDeniedError, match=told), connection.errors():
+        connection.container.get_container_properties()
 
 
 @pytest.mark.parametrize(

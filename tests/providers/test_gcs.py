@@ -31,7 +31,7 @@ from mscfs.errors import (
 )
 from mscfs.providers.base import StorageProvider
 from mscfs.providers.gcs import GcsProvider
-from mscfs.providers.gcs_connection import GcsConnection
+from mscfs.providers.gcs_connection import GcsConnection, from_status
 from mscfs.providers.native import NativeClient
 from mscfs.types import ByteRange, ObjectMetadata
 from tests.emulators.fault_proxy import FaultProxy
@@ -297,6 +297,23 @@ def test_missing_bucket_is_told(bucket: Bucket, native: bool, call: Any) -> None
         call(provider)
 
 
+@pytest.mark.parametrize("name", ["Not A Bucket!", "-b"])
+def test_a_bucket_that_cannot_be_is_told(bucket: Bucket, native: bool, name: str) -> None:
+    provider = opened(bucket.profile, base_path=f"{name}/prefix", rust_client=native)
+    for call in (provider.probe, lambda: provider.put("k", b"1")):
+        with pytest.raises(StoreMissingError):
+            call()
+    assert from_status(400, f"Invalid bucket name: '{name}'")[0] is StoreMissingError
+
+
+def test_the_permission_that_is_lacking_is_named() -> None:
+    text = "a@b.iam.gserviceaccount.com does not have storage.objects.list access to the Google Cloud Storage bucket."
+    kind, message = from_status(403, text)
+    assert kind is AccessDeniedError
+    assert message == "the store denied access, which takes the permission storage.objects.list"
+    assert from_status(403, f"rateLimitExceeded {text}")[0] is StoreUnavailableError
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_L5_wrong_key_is_access_denied_and_tells_no_secret(bucket: Bucket, native: bool, call: Any) -> None:
     wrong = bucket.server.service_account(private_key())
@@ -367,11 +384,27 @@ def test_service_account_file(bucket: Bucket, native: bool, tmp_path: Path) -> N
     file = tmp_path / "account.json"
     credentials = {"type": "GoogleServiceAccountCredentialsProvider", "options": {"file": str(file)}}
     provider = opened(bucket.profile | {"credentials_provider": credentials}, rust_client=native)
-    with pytest.raises(AccessDeniedError):
+    with pytest.raises(AccessDeniedError, match=r"file .*account\.json cannot be read: No such file"):
         provider.head("k")
+    file.write_text("{'private_key': 'SECRET")
+    with pytest.raises(AccessDeniedError, match="malformed") as caught:
+        provider.head("k")
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
     file.write_text(json.dumps(bucket.server.service_account()))
     provider.put("k", b"1")
     assert body(provider, "k") == b"1"
+
+
+@pytest.mark.parametrize(("variable", "told"), [("/nowhere.json", "/nowhere.json, which GOOGLE_APP"), ("", "skip_sig")])
+def test_credentials_that_nobody_gave_are_told_with_what_to_do(
+    bucket: Bucket, native: bool, monkeypatch: pytest.MonkeyPatch, variable: str, told: str
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", variable)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    provider = opened(bucket.profile | {"credentials_provider": None}, rust_client=native)
+    for call in (provider.probe, lambda: provider.head("k")):
+        with pytest.raises(AccessDeniedError, match=told):
+            call()
 
 
 def test_application_default_credentials(
