@@ -82,6 +82,8 @@ class StorageError(MscfsError, OSError):
     number: ClassVar[int] = errno.EIO
     transient: ClassVar[bool] = False
     """Whether the same call may succeed later: the retrying provider and the journal look here."""
+    advice: ClassVar[str] = ""
+    """What whoever set an object store up may do about it."""
 
     def __init__(self, message: str, *, store: str = "", key: str = "") -> None:
         super().__init__(self.number, message)
@@ -126,6 +128,7 @@ class AccessDeniedError(StorageError, PermissionError):
 
     number = errno.EACCES
     exit_code = 77
+    advice = "check the credentials and what they allow"
 
 
 class InvalidKeyError(StorageError):
@@ -193,6 +196,7 @@ class StoreUnavailableError(StorageError):
 
     transient = True
     exit_code = 69
+    advice = "check endpoint_url and the network"
 
 
 class StoreTimeoutError(StoreUnavailableError):
@@ -201,6 +205,8 @@ class StoreTimeoutError(StoreUnavailableError):
 
 class StoreMissingError(StoreUnavailableError):
     """The bucket, container or base directory is not there."""
+
+    advice = "create it, or correct base_path"
 
 
 def from_nonsense(error: Exception) -> tuple[type[StorageError], str] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import typer
 
-from mscfs.errors import UsageError
+from mscfs.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from mscfs.client.client import StorageClient
@@ -85,11 +85,18 @@ class Clients:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
+    def __exit__(  # an error of an object store leaves with what to do about it
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for client in self._clients.values():
             client.close()
+        if isinstance(error, StorageError) and self._is_of_object_store(error):
+            raise type(error)(f"{error.message}: {error.advice}", store=error.store, key=error.key) from error
+
+    def _is_of_object_store(self, error: StorageError) -> bool:
+        """Whether there is advice about this error."""
+        profile = self._config.profiles.get(error.store) if self._config and error.advice else None
+        return profile is not None and profile.storage_provider.type != "file"
 
 
 @contextmanager

@@ -242,7 +242,9 @@ def from_status(status: int, code: str) -> tuple[type[StorageError], str]:
     if status in {401, 403}:
         kind, message = _BY_STATUS[status]
         return kind, f"{message} ({told})" if told else message
-    return _BY_STATUS.get(status, (StorageError, f"the store refused the request (status {f'{status} {told}'.strip()})"))
+    return _BY_STATUS.get(
+        status, (StorageError, f"the store refused the request (status {f'{status} {told}'.strip()})")
+    )
 
 
 def _why_unusable(error: exceptions.ClientAuthenticationError) -> str:

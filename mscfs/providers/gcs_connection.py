@@ -45,6 +45,7 @@ _SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
 _FRESH = timedelta(minutes=5)
 """A token that ends sooner is renewed before it is handed to the native client."""
 
+_BUCKET_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _DENIED = "the store denied access"
 _PERMISSION = re.compile(r"\bstorage\.\w+\.\w+")
 """As `storage.objects.create`."""
@@ -78,6 +79,9 @@ class GcsConnection:
         options: Mapping[str, Any],
         credentials: ProviderConfig | None,
     ) -> None:
+        if not _BUCKET_NAME.fullmatch(bucket):
+            message = "no bucket can have this name: it is made of lower-case letters, digits, '-', '_' and '.'"
+            raise ConfigError(f"profiles.{profile}.storage_provider.options.base_path: {bucket!r}: {message}")
         self.profile = profile
         self.bucket_name = bucket
         self.timeout = timeouts(options)
@@ -98,11 +102,8 @@ class GcsConnection:
 
     @property
     def bucket(self) -> Bucket:
-        """The SDK's handle of the bucket. No request is made. Raises StoreMissingError for what is no name of one."""
-        try:
-            return self.client.bucket(self.bucket_name)
-        except ValueError:
-            raise StoreMissingError("no bucket can have this name", store=self.profile) from None
+        """The SDK's handle of the bucket. No request is made."""
+        return self.client.bucket(self.bucket_name)
 
     @property
     def client(self) -> Client:
@@ -269,7 +270,7 @@ def from_status(status: int, text: str) -> tuple[type[StorageError], str]:
     if status == 400 and "nvalid object name" in text:
         return InvalidKeyError, "the store cannot hold this key"
     if status == 400 and "nvalid bucket name" in text:
-        return StoreMissingError, "no bucket can have this name"
+        return StoreMissingError, "the bucket's name is refused"
     if status == 403 and "ateLimitExceeded" not in text and (lacking := _PERMISSION.search(text)):
         return AccessDeniedError, f"{_DENIED}, which takes the permission {lacking[0]}"
     if status >= 500 or "ateLimitExceeded" in text:

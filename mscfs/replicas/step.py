@@ -129,10 +129,15 @@ class _ObjectStep:
             return provider.make_symlink(self._key, present.symlink_target)
         stamp = {**(present.metadata or {}), STAMP_KEY: present.version.stamp()}
         without = (self._replica.profile,)
-        with self._manager.open_version(self._key, None, present.version, without=without) as content:
+        # What was written has mostly not reached the others either: one that is silent would hold up this copy.
+        behind = [other.profile for other in self._manager.replicas if self._is_behind(other)]
+        with self._manager.open_version(self._key, None, present.version, without=without, lacking=behind) as content:
             written = provider.put(self._key, content, metadata=stamp, content_type=present.content_type)
         # The store that took the metadata need not repeat it in its answer to a put.
         return written if written.metadata else replace(written, metadata=stamp)
+
+    def _is_behind(self, other: Replica) -> bool:
+        return other is not self._replica and self._manager.is_behind(other.profile, self._key)
 
     def _keep_mode(self, copy: ObjectMetadata, present: ObjectMetadata) -> None:
         if present.mode in {None, copy.mode} or present.symlink_target is not None:

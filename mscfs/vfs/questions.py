@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 ROUNDS = 3
 """How often a primary is asked that does not answer and is not known to be down. Failing so often in a row, it is."""
 
+WARNED = 1000
+"""The names that a mount warns of, one by one."""
+
 
 class Questions:
     """See the module. A name is a key without final slash; all answers are of the moment.
@@ -35,6 +38,7 @@ class Questions:
         self._directory = _marked_directory if asks_markers else _directory
         self._ask_primary = silence.watched(run_blocking, manager.profile)
         self._ask_anyone = silence.watched(run_blocking, "")
+        self._warned: set[str] = set()
 
     @property
     def is_down(self) -> bool:
@@ -68,9 +72,16 @@ class Questions:
             nursery.start_soon(ask, _object, "file")
         if errors:
             raise errors[0]
-        if answers["directory"] is not None and answers["file"] is not None:
+        if answers["directory"] is not None and answers["file"] is not None and self._is_news(key):
             log.warning("both %r and keys below it exist: the directory is shown, the object is hidden", key)
         return answers["directory"] or answers["file"]
+
+    def _is_news(self, key: str) -> bool:
+        """Whether nothing was said of this name yet: it may be asked about at every open."""
+        if key in self._warned or len(self._warned) == WARNED:
+            return False
+        self._warned.add(key)
+        return True
 
     async def replicas(self, key: str) -> ObjectMetadata | None:
         """The replicas' word on a name; StorageError when nobody can tell."""

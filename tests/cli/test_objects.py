@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from mscfs.cli import copying
-from mscfs.cli.names import RemoteName, parse, parse_remote
-from mscfs.errors import UsageError
+from mscfs.cli.names import Clients, RemoteName, parse, parse_remote
+from mscfs.errors import AccessDeniedError, NotFoundError, StoreMissingError, StoreUnavailableError, UsageError
 from mscfs.types import ObjectMetadata, from_ns
 
 BINARY = bytes(range(256)) * 8
@@ -54,6 +54,25 @@ def raw(machine, *arguments, stdin=subprocess.DEVNULL):
 
 def drained(machine):
     assert machine.run("drain", "data", "--timeout", "30").returncode == 0
+
+
+def test_an_error_of_an_object_store_says_what_to_do(tmp_path):
+    file = tmp_path / "config.json"
+    lake = {"type": "azure", "options": {"base_path": "c", "endpoint_url": "http://127.0.0.1:9/a"}}
+    disk = {"type": "file", "options": {"base_path": str(tmp_path)}}
+    file.write_text(json.dumps({"profiles": {"lake": {"storage_provider": lake}, "disk": {"storage_provider": disk}}}))
+    for kind, store, told in [
+        (StoreUnavailableError, "lake", "lake:k: it failed: check endpoint_url and the network"),
+        (StoreMissingError, "lake", "lake:k: it failed: create it, or correct base_path"),
+        (AccessDeniedError, "lake", "lake:k: it failed: check the credentials and what they allow"),
+        (NotFoundError, "lake", "lake:k: it failed"),
+        (AccessDeniedError, "disk", "disk:k: it failed"),
+    ]:
+        clients = Clients(file)
+        clients.of("lake")
+        with pytest.raises(kind) as caught, clients:
+            raise kind("it failed", store=store, key="k")
+        assert str(caught.value) == told
 
 
 # -- names ----------------------------------------------------------------------------------------------------------

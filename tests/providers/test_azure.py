@@ -382,7 +382,7 @@ def test_L5_malformed_connection_is_access_denied(container: Container, native: 
     credentials = {"type": "AzureCredentials", "options": {"connection": connection}}
     provider = opened(container.profile | {"credentials_provider": credentials}, rust_client=native)
     for call in (lambda: provider.head("k"), lambda: provider.put("k", b"1"), provider.probe):
-        with pytest.raises(AccessDeniedError, match="malformed|refused") as caught:
+        with pytest.raises(AccessDeniedError, match=r"malformed|refused") as caught:
             call()
         assert "not base64" not in str(caught.value)
         assert "nonsense" not in str(caught.value)
@@ -569,7 +569,9 @@ def test_L5_failing_default_credentials_are_access_denied(monkeypatch: pytest.Mo
     ("endpoint", "told"), [("http://127.0.0.1:9/a", "must start with https://"), ("https://127.0.0.1:9/a", "az login")]
 )
 def test_tokens_that_cannot_be_had_are_told_with_what_to_do(endpoint: str, told: str) -> None:
-    options = {f"exclude_{name}_credential": True for name in ("managed_identity", "cli", "developer_cli", "powershell")}
+    options = {
+        f"exclude_{name}_credential": True for name in ("managed_identity", "cli", "developer_cli", "powershell")
+    }
     credentials = ProviderConfig("DefaultAzureCredentials", options)
     connection = AzureConnection(
         profile="lake", container="c", options={"endpoint_url": endpoint}, credentials=credentials

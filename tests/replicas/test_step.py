@@ -173,6 +173,15 @@ class TestSource:
         stores.step("two")
         assert content(stores.two) == OTHER
 
+    def test_a_replica_that_a_write_has_not_reached_holds_up_no_other(self, tmp_path: Path) -> None:
+        stores = Stores(tmp_path)
+        stores.manager.put("k", BODY)
+        stores.one.on("get", StoreTimeoutError("no answer in time", store="one"))
+        assert stores.step("two").outcome == "copied"
+        assert stores.one.called("get") == 0
+        assert stores.manager.replica("one").health.healthy
+        assert content(stores.two) == BODY
+
     def test_R5_a_source_that_breaks_off_is_replaced(self, tmp_path: Path) -> None:
         stores = Stores(tmp_path, piece=3)
         stores.primary.inner.put("k", BODY)

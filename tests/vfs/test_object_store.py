@@ -49,6 +49,15 @@ async def test_N1_a_directory_without_marker_stays_until_its_emptier_removes_it(
             await w.fs.lookup(ROOT, "d")
 
 
+async def test_N2_a_name_that_is_both_is_warned_of_once_however_often_it_is_asked_about(tmp_path, caplog):
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        w.parts.manager.primary.put("a", b"object")
+        w.parts.manager.primary.put("a/b", b"below")
+        for _ in range(3):
+            assert stat.S_ISDIR((await w.fs.lookup(ROOT, "a")).mode)
+    assert len([record for record in caplog.records if "keys below it exist" in record.message]) == 1
+
+
 async def test_N2_keys_that_cannot_be_paths_are_left_out_and_counted(tmp_path, caplog):
     async with world(tmp_path, objects=True, metadata_ttl=0) as w:
         primary = w.parts.manager.primary
