@@ -54,7 +54,7 @@ def test_L5_a_key_gives_a_terminal_no_orders_and_makes_no_lines(written: io.Stri
 
 
 @pytest.mark.parametrize("written", [False], ids=["file"], indirect=True)
-@pytest.mark.parametrize("logger", ["azure.identity._credentials.chained", "urllib3.connectionpool", "google.auth"])
+@pytest.mark.parametrize("logger", ["azure.identity", "urllib3.connectionpool", "botocore.endpoint"])
 def test_L5_what_an_sdk_warns_of_is_told_in_our_words_only(
     written: io.StringIO, capsys: pytest.CaptureFixture[str], logger: str
 ) -> None:
