@@ -21,7 +21,7 @@ from mscfs.cache.arena import SharedMemory
 from mscfs.config.load import find_profile
 from mscfs.config.values import Config
 from mscfs.directories import state_directory
-from mscfs.errors import AccessDeniedError, MscfsError, StorageError, StoreMissingError, StoreTimeoutError
+from mscfs.errors import MscfsError, StorageError, StoreMissingError, StoreTimeoutError, StoreUnavailableError
 from mscfs.fuse import loop, trim
 from mscfs.fuse.answers import make_kernel_ask
 from mscfs.fuse.assembly import MountParts, assemble, make_memory, names_file, open_cache
@@ -352,19 +352,16 @@ async def _check_primary(manager: ReplicaManager, run_blocking: RunBlocking) -> 
         if patience.cancelled_caught:
             raise StoreTimeoutError(f"no answer within {PATIENCE:g} s", store=primary.profile)
     except StorageError as error:
-        if isinstance(error, StoreMissingError) and not (manager.replicas and was_there):
-            advice = "create it, or correct base_path"
-        elif isinstance(error, AccessDeniedError):
-            advice = "check the credentials and what they allow"
-        elif error.transient and manager.replicas:
+        is_final = isinstance(error, StoreMissingError) and not (manager.replicas and was_there)
+        advice = error.advice or StoreUnavailableError.advice
+        if manager.replicas and error.transient and not is_final:
             if await _a_replica_answers(manager, run_blocking):
                 log.warning("the primary is down, mounting degraded: %s", error)
                 primary.health.open(str(error))
                 return
             advice = "no replica answers either: check the network"
-        else:
-            is_directory = manager.capabilities.real_directories
-            advice = "check the disk, or the server, it is on" if is_directory else "check endpoint_url and the network"
+        elif manager.capabilities.real_directories and advice == StoreUnavailableError.advice:
+            advice = "check the disk, or the server, that it is on"
         identity = primary.provider.identity
         raise type(error)(f"{error.message} ({identity}): {advice}", store=primary.profile) from error
 
