@@ -153,8 +153,9 @@ class Moves(DirectoryMoves):
                             self._saver.for_copy(inode),
                         )
                 except StorageError:
-                    # The copy may have been made all the same: what the target is has to be asked.
-                    self.namespace.part(target_directory, new_name)
+                    # The copy may have been made all the same: what the target is has to be asked, unless it is here.
+                    if replaced is None or replaced.staging is None or not replaced.staging.dirty:
+                        self.namespace.part(target_directory, new_name)
                     target_directory.listing = None
                     self._on_wishes()
                     raise

@@ -295,3 +295,20 @@ async def test_W7_R2_a_rename_that_failed_after_its_copy_leaves_nobody_with_what
             assert journal.is_behind("near", target)
             assert w.outdated == [(ROOT, target)]
             assert await read_file(w.fs, (await w.fs.lookup(ROOT, target)).number) == b"one"
+
+
+async def test_W7_R2_what_is_not_sent_yet_keeps_its_name_when_a_rename_onto_it_fails(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"one")
+        handle, _, made = await w.fs.create(ROOT, "b", 0o644, os.O_WRONLY, ME)
+        await w.fs.write(handle, 0, b"unsent")
+        store = Scripted(w.parts.manager.primary)
+        store.on("delete", StoreUnavailableError("no answer", store=store.profile), times=1)
+        object.__setattr__(w.parts.manager.primary_source, "provider", store)
+        with pytest.raises(OSError, match="no answer"):
+            await w.fs.rename(ROOT, "a", ROOT, "b", 0)
+        assert await names(w.fs) == ["a", "b"]
+        assert (await w.fs.lookup(ROOT, "b")).number == made.number
+        await w.fs.flush(handle)
+        await w.fs.release(handle)
+        assert await read_file(w.fs, made.number) == b"unsent"
