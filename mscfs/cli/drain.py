@@ -6,7 +6,7 @@ import enum
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ from mscfs.cli.program import examples
 from mscfs.errors import MountError
 from mscfs.printable import printable
 from mscfs.telemetry import control, registry
+from mscfs.telemetry.lag import Behind, what_replicas_lack
 from mscfs.telemetry.registry import MountRecord
 
 if TYPE_CHECKING:
@@ -40,17 +41,6 @@ class Outcome(enum.StrEnum):
     STUCK = "stuck"
     """All that is left was tried and would fail again, or is nothing that the command could do."""
     TIMEOUT = "timeout"
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """What a replica lacks, in the words of the status document."""
-
-    profile: str
-    pending: int = 0
-    pending_bytes: int = 0
-    last_error: str = ""
-    """Why one of them was not carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +153,10 @@ def _drain_unmounted(
         configured = [replica.profile for replica in manager.replicas]
     finally:
         manager.close()
-    reasons = {name: behind.last_error for name, behind in lag.items()}
-    reasons |= {failure.profile: failure.reason for failure in result.failures}
+    reasons = {failure.profile: failure.reason for failure in result.failures if failure.profile in lag}
     replicas = [
-        Behind(name, lag[name].entries, lag[name].bytes, reasons[name]) if name in lag else Behind(name)
-        for name in dict.fromkeys([*configured, *lag])
+        replace(behind, last_error=reasons.get(behind.profile, behind.last_error))
+        for behind in what_replicas_lack(configured, lag)
     ]
     ended = Outcome.TIMEOUT if is_late else Outcome.STUCK
     outcome = Outcome.DRAINED if result.complete else ended

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import pyfuse3
 import trio
@@ -66,8 +65,6 @@ PREPARE_AFTER = 0.3
 
 IDLE_TASKS = 64
 """Of pyfuse3: making a task for each request that has to wait costs more than to keep it."""
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)

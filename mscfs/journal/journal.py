@@ -336,13 +336,13 @@ class Journal:
     def supersede_uploads(self, key: str, problem: str) -> None:
         """A name is used anew: what waits to be sent to it, and is in nobody's hands, a person decides on."""
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                "SELECT id, owner FROM uploads WHERE key = ? AND problem = ''", (_blob(key),)
-            ).fetchall()
+            rows = connection.execute("SELECT id, owner, problem FROM uploads WHERE key = ?", (_blob(key),)).fetchall()
             connection.executemany(
                 "UPDATE uploads SET problem = ? WHERE id = ?",
-                [(problem, row) for row, owner in rows if not is_alive(owner)],
+                [(problem, row) for row, owner, known in rows if not known and not is_alive(owner)],
             )
+            if not rows:
+                self._unsent.discard(key)
 
     def uploads(self, *, orphaned: bool = False) -> list[PendingUpload]:
         """Uploads not finished. With `orphaned` those whose process is gone: they are this process's from now on."""

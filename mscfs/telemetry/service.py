@@ -19,9 +19,9 @@ from mscfs.cache.chunks import ChunkCache
 from mscfs.errors import UsageError
 from mscfs.fuse.requests import BOUNDS, OperationCounts
 from mscfs.fuse.session import Mount
-from mscfs.journal import Lag
 from mscfs.replicas.source import Source
 from mscfs.telemetry import control, registry
+from mscfs.telemetry.lag import what_replicas_lack
 from mscfs.telemetry.status import (
     CacheStatus,
     ConditionalWrites,
@@ -76,14 +76,8 @@ class MountService:
             "remaining": remaining,
             "hopeless": parts.replicator.hopeless(began - elapsed),
             "replicas": [
-                {
-                    "profile": replica,
-                    "pending": behind.entries,
-                    "pending_bytes": behind.bytes,
-                    "last_error": behind.last_error,
-                }
-                for replica in dict.fromkeys([*(replica.profile for replica in parts.manager.replicas), *lag])
-                for behind in [lag.get(replica, Lag())]
+                dataclasses.asdict(behind)
+                for behind in what_replicas_lack((replica.profile for replica in parts.manager.replicas), lag)
             ],
         }
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mscfs.errors import NotADirectoryKeyError, ReadOnlyError, VersionMismatchError
+from mscfs.errors import NotADirectoryKeyError, ReadOnlyError
 from mscfs.journal import Journal
 from mscfs.replicas.manager import ReplicaManager
-from mscfs.types import Version
 from mscfs.vfs.answers import is_local
 from mscfs.vfs.attributes import AttributeMaker, Attributes
+from mscfs.vfs.deletes import settle_delete
 from mscfs.vfs.entries import Entries
 from mscfs.vfs.fetcher import Fetcher
 from mscfs.vfs.handles import HandleTable
@@ -140,15 +140,7 @@ class Core:
                 return
             version = deferred[key]
             # In trouble the journal still has it: the next mount carries it out. Until it is gone the name is hidden.
-            await self._run_blocking(self._delete_and_finish, key, version)
+            await self._run_blocking(settle_delete, self.manager, self._journal, key, version)
             if deferred.get(key) == version:
                 del deferred[key]
         self._on_wishes()
-
-    def _delete_and_finish(self, key: str, version: Version | None) -> None:
-        try:
-            self.manager.primary.delete(key, expected=version)
-        except VersionMismatchError:
-            self._journal.finish_delete(key)  # somebody wrote it anew: not ours to remove
-            return
-        self._journal.finish_delete(key, self.manager.deletion_wishes(key))

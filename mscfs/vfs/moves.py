@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from mscfs.errors import DirectoryNotEmptyError, IsADirectoryKeyError, NotADirectoryKeyError, StorageError
 from mscfs.replicas.outage import refuse_in_outage
 from mscfs.types import ObjectMetadata, Version
+from mscfs.vfs.deletes import delete_object
 from mscfs.vfs.directorymoves import DirectoryMoves
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.renames import rename_object
@@ -64,25 +65,13 @@ class Moves(DirectoryMoves):
                     self.namespace.deferred[inode.key] = version
                 else:
                     refuse_in_outage(self.manager, inode.key)
-                    await self._run_blocking(self._delete_at_once, inode.key, inode.metadata.version)
+                    await self._run_blocking(
+                        delete_object, self.manager, self._journal, inode.key, inode.metadata.version
+                    )
                     self._on_wishes()
             await self._lose_name(directory, inode)
         if not inode.handles:
             await self._uploads.discard(inode)
-
-    def _delete_at_once(self, key: str, version: Version) -> None:
-        """Delete an object. A crash in between leaves no copy of it that would pass for a file in an outage (W8)."""
-        wishes = self.manager.deletion_wishes(key)
-        if not wishes:
-            self.manager.primary.delete(key)
-            return
-        self._journal.begin_delete(key, version, durable=False)
-        try:
-            self.manager.primary.delete(key)
-        except BaseException:
-            self._journal.finish_delete(key)
-            raise
-        self._journal.finish_delete(key, wishes)
 
     async def rename(self, parent: int, name: str, new_parent: int, new_name: str, flags: int) -> None:
         """Rename a file, link or directory, replacing a file or an empty directory of the new name.

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mscfs.errors import StorageError, VersionMismatchError
+from mscfs.errors import StorageError
 from mscfs.journal import Journal, PendingDelete, PendingParts, PendingUpload, StagedUpload, is_alive
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import ObjectMetadata
+from mscfs.vfs.deletes import settle_delete
 from mscfs.vfs.leftbehind import InOtherHandsError, bring_home, left_behind
 from mscfs.vfs.renames import settle_rename
 from mscfs.vfs.staging_log import LOG, read_log
@@ -151,12 +152,7 @@ class Recovery:
     def _settle_delete(self, delete: PendingDelete) -> None:
         if all(pending.key != delete.key for pending in self.journal.deletes()):
             return  # an upload has replaced it meanwhile
-        try:
-            self.manager.primary.delete(delete.key, expected=delete.version)
-        except VersionMismatchError:
-            self.journal.finish_delete(delete.key)  # somebody made it anew: its copies are of use
-            return
-        self.journal.finish_delete(delete.key, self.manager.deletion_wishes(delete.key))
+        settle_delete(self.manager, self.journal, delete.key, delete.version)
 
 
 def _in_order(uploads: list[_Work], changes: list[_Work]) -> list[_Work]:

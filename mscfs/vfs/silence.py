@@ -8,7 +8,7 @@ when the directory answers again. All other stores end their calls by themselves
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
@@ -68,8 +68,9 @@ class Silence:
     def watched(self, run_blocking: RunBlocking, store: str) -> RunBlocking:
         """The same `run_blocking` for calls that wait for one store."""
 
-        def run(call: Callable[..., Result], /, *arguments: object) -> Awaitable[Result]:
-            return self._run(run_blocking, store, call, *arguments)
+        async def run(call: Callable[..., Result], /, *arguments: object) -> Result:
+            with self.watching(store):
+                return await run_blocking(call, *arguments)
 
         return run
 
@@ -93,12 +94,6 @@ class Silence:
             elif waited >= ASK_AFTER:
                 for profile in stores:
                     self._prober.suspect(profile)
-
-    async def _run(
-        self, run_blocking: RunBlocking, store: str, call: Callable[..., Result], /, *arguments: object
-    ) -> Result:
-        with self.watching(store):
-            return await run_blocking(call, *arguments)
 
 
 def _error(store: str) -> StoreTimeoutError:

@@ -14,6 +14,7 @@ from mscfs.errors import NoSpaceError, StoreUnavailableError, VersionMismatchErr
 from mscfs.journal import Wish
 from mscfs.providers.page import paginate
 from mscfs.replicas.step import bring_up_to_date
+from mscfs.vfs.deletes import settle_delete
 from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
 from tests.doubles import Scripted
@@ -132,7 +133,7 @@ async def test_W8_a_name_made_anew_outlives_the_deferred_delete_of_its_old_objec
         run = w.fs._run_blocking
 
         async def slow(call, *arguments):
-            if call == w.fs._delete_and_finish:
+            if call is settle_delete:
                 held.set()
                 await go_on.wait()
             return await run(call, *arguments)
