@@ -82,7 +82,7 @@ def test_fault_03_W8_a_delete_during_a_back_fill_does_not_bring_the_object_back(
     client = world.client()
     Store.put(world.primary, "k", b"content")
     gate = Gate()
-    world.near.before["put"] = gate
+    world.near.before["put"] = world.far.before["put"] = gate  # a copy made before the delete would be left alone
     assert client.read("k") == b"content"
     gate.wait_reached()
     client.delete("k")
