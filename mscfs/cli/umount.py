@@ -64,10 +64,13 @@ def umount(
 
 def detach(place: Path, *, lazy: bool = False) -> None:
     """Take one mount away; a dead one always. Raises MountError that names who uses it."""
-    dead = probe(place, timeout=_PROBE_TIMEOUT) == "dead"
     try:
-        unmount(place, lazy=lazy or dead)
+        unmount(place, lazy=lazy)
     except BusyError:
+        # Only now: a question to a mount that hangs keeps it busy.
+        if probe(place, timeout=_PROBE_TIMEOUT) == "dead":
+            unmount(place, lazy=True)
+            return
         users = holders(place)
         shown = ", ".join(users[:_SHOWN_HOLDERS]) + (", …" if len(users) > _SHOWN_HOLDERS else "")
         raise MountError(f"{place} is in use by {shown or 'a program'}: end it, or detach with --lazy") from None

@@ -431,13 +431,8 @@ class ReplicaManager(StorageProvider):
         self.primary.probe()
 
     def space(self) -> Space | None:
-        """The primary's room; None, too, while it is down."""
-        try:
-            return self._of_primary(lambda primary: primary.space())
-        except StorageError as error:
-            if not error.transient:
-                raise
-            return None
+        """The primary's room."""
+        return self._of_primary(lambda primary: primary.space())
 
     def close(self) -> None:
         """Close all stores and the journal."""

@@ -5,6 +5,8 @@ Errors are OSError (StorageError is one); the FUSE adapter passes on the errno.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
 from mscfs.errors import StorageError
@@ -21,17 +23,24 @@ __all__ = ["RENAME_NOREPLACE", "Change", "Filesystem", "Owner"]
 
 UPLOADS_AT_ONCE = 8
 """When the mount ends."""
+SPACE_TIMEOUT = 3.0
+"""Seconds: long enough for a directory that does not answer to be suspected."""
 
 
 class Filesystem(Names, Moves, Files, Xattrs):
     """See the module. One trio task for each call; calls on one inode that change it take turns."""
 
+    _space: Space | None = None
+
     async def space(self) -> Space | None:
-        """The primary's room; None where it has no bound, or cannot be asked: df must not hang or fail for that."""
-        try:
-            return await self._run_blocking(self.manager.space)
-        except StorageError:
-            return None
+        """The primary's room; None where it has no bound.
+
+        When the primary is in trouble, what it told last: df and umount(8), which ask for it, must not hang nor fail.
+        """
+        if self.manager.primary_source.health.healthy:
+            with suppress(StorageError), trio.move_on_after(SPACE_TIMEOUT):
+                self._space = await self._run_blocking(self.manager.space)
+        return self._space
 
     async def finish(self) -> list[str]:
         """Refuse changes from now on, and upload everything dirty (L2); returns the keys that could not be."""

@@ -64,3 +64,16 @@ def test_R8_a_primary_on_a_directory_that_stops_answering_holds_nobody_up_for_lo
         tell(pid, signal.SIGCONT)
     wait_until(lambda: m.status()["primary"]["state"] == "healthy", 30)
     assert sorted(os.listdir(m.path)) >= ["a", "b", "c"]
+
+
+def test_L2_a_mount_whose_primary_is_a_directory_that_stops_answering_can_be_ended(m: Mounted, server: Mounted):
+    m.mount()
+    room = os.statvfs(m.path)
+    pid, began = server.pid, time.monotonic()
+    tell(pid, signal.SIGSTOP)
+    try:
+        assert os.statvfs(m.path).f_blocks == room.f_blocks
+        m.umount()
+        assert time.monotonic() - began < 30
+    finally:
+        tell(pid, signal.SIGCONT)

@@ -6,9 +6,11 @@ killed one leaves what was on its disk at that moment: its state directory is pu
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import shutil
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -183,6 +185,12 @@ class Host:
             return len(claimed)
 
         return self.call(work)
+
+    def wished(self, key: str) -> list[str]:
+        """The replicas for which a copy of that key waits."""
+        self.call(self.parts.replicator.write_gathered)
+        with contextlib.closing(sqlite3.connect(self.directory / "journal.db")) as connection:
+            return [name for (name,) in connection.execute("SELECT replica FROM wishes WHERE key = ?", (key.encode(),))]
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

@@ -78,7 +78,8 @@ class Mounts(RuleBasedStateMachine):
         """Names of which a replica held what the primary never did: with the primary down nobody can tell."""
         self.cached = cached
         self.unwished: set[str] = set()
-        """Names that a killed host may have read, and cached, without a wish for them in its journal yet."""
+        """Names that one replica may lack without a wish: a killed host had read and cached them before the wish was in
+        its journal, or see `changed_elsewhere`."""
         self.views = [View(ttl), View(0)]
         self.hosts = [
             Host(self.loop, self.stores, self.directory / str(at), cached=cached, metadata_ttl=view.ttl)
@@ -539,15 +540,23 @@ class Mounts(RuleBasedStateMachine):
 
     @rule(name=names_of_files, size=sizes)
     def somebody_else_writes(self, name: str, size: int) -> None:
-        held = self.primary.change(name, self.fresh(size), self.now)
+        held = self.changed_elsewhere(name, self.fresh(size))
         assert held is not None
         self.stores.primary.inner.put(name, held.data)
 
     @rule(name=names_of_files)
     def somebody_else_deletes(self, name: str) -> None:
         if self.primary.at_present(name) is not None:
-            self.primary.change(name, None, self.now)
+            self.changed_elsewhere(name, None)
             self.stores.primary.inner.delete(name)
+
+    def changed_elsewhere(self, name: str, data: bytes | None) -> Held | None:
+        """A copy that waits now brings the change to its replica; that one then serves all reads, so that no read finds
+        the other replica stale (R6)."""
+        waiting = {replica for host in self.hosts for replica in host.wished(name)}
+        if len(waiting) == 1:
+            self.unwished.add(name)
+        return self.primary.change(name, data, self.now)
 
     @rule(store=st.sampled_from(["near", "far"]), name=names_of_files, garbage=st.booleans())
     def somebody_else_spoils_a_replica(self, store: str, name: str, garbage: bool) -> None:

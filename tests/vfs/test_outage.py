@@ -10,6 +10,7 @@ import trio
 
 from mscfs.errors import NoSpaceError
 from mscfs.replicas.step import bring_up_to_date
+from mscfs.vfs.filesystem import SPACE_TIMEOUT
 from mscfs.vfs.inodes import ROOT
 from tests.vfs.inline import world
 from tests.vfs.outages import switch
@@ -63,6 +64,25 @@ async def test_R8_what_is_in_memory_goes_on_at_any_age(tmp_path, autojump_clock,
         with pytest.raises(OSError) as error:
             await content(w, "only-here")
         assert error.value.errno == errno.EIO
+
+
+@NOTICED
+async def test_R8_the_room_of_the_primary_is_what_it_told_last(tmp_path, known):
+    async with world(tmp_path) as w:
+        room = await w.fs.space()
+        assert room is not None
+        switch(w, on=False, known=known)
+        assert await w.fs.space() == room
+
+
+async def test_R8_nobody_waits_long_for_the_room_of_a_primary_that_is_silent(tmp_path, autojump_clock):
+    async def never(*_):
+        await trio.sleep_forever()
+
+    async with world(tmp_path) as w:
+        w.fs._run_blocking = never
+        assert await w.fs.space() is None
+        assert trio.current_time() <= SPACE_TIMEOUT
 
 
 @KINDS
