@@ -107,9 +107,9 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, obj
     try:
         asked = json.loads(line)
         command = asked.pop("command")
-    except (ValueError, KeyError, AttributeError, TypeError):
+        handler = handlers.get(command)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return {"error": "not a request: one JSON object with a `command` is needed"}
-    handler = handlers.get(command)
     if handler is None:
         return {"error": f"no command `{command}`; known: {', '.join(sorted(handlers))}"}
     try:

@@ -87,8 +87,22 @@ async def test_an_unknown_command_names_the_known_ones(server):
         await ask(server, "destroy")
 
 
-@pytest.mark.parametrize("line", [b"hello\n", b"[]\n", b"{}\n", b"3\n", b"null\n", b"\xff\n"])
-async def test_a_line_that_is_no_request_gets_an_error(server, line):
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"hello\n",
+        b"[]\n",
+        b"{}\n",
+        b"3\n",
+        b"null\n",
+        b"\xff\n",
+        b'{"command": []}\n',
+        b'{"command": {"n": 1}}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+    ids=range(9),
+)
+async def test_L3_a_line_that_is_no_request_gets_an_error(server, line):
     assert "error" in json.loads(await raw(server, line))
 
 
