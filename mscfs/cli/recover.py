@@ -22,6 +22,7 @@ from mscfs.cli.mount import ConfigFile
 from mscfs.cli.program import examples, note
 from mscfs.cli.status_view import human_size
 from mscfs.config.load import load_config
+from mscfs.directories import state_directory
 from mscfs.errors import NotFoundError, StorageError, UsageError
 from mscfs.journal import Journal, PendingUpload
 from mscfs.printable import printable
@@ -243,6 +244,7 @@ class _Place:
 
 @contextmanager
 def _opened(profile: str, config_file: Path | None) -> Iterator[_Place]:
+    from mscfs.fuse.ownership import shared  # noqa: PLC0415 - not needed to complete a command line
     from mscfs.store import open_store  # noqa: PLC0415 - imports the SDKs of the stores in use
     from mscfs.vfs.leftbehind import left_behind  # noqa: PLC0415 - loads the file system
     from mscfs.vfs.recovery import adopt  # noqa: PLC0415
@@ -252,10 +254,12 @@ def _opened(profile: str, config_file: Path | None) -> Iterator[_Place]:
     try:
         journal = manager.journal
         assert journal is not None
-        staging = staging_directories(journal.path)
-        if staging.is_dir():
-            adopt(journal, staging)
-        yield _Place(manager, journal, left_behind(journal) if journal.path.exists() else [])
+        # To a mount elsewhere we are blind: what its programs are writing would seem to be left behind.
+        with shared(state_directory()):
+            staging = staging_directories(journal.path)
+            if staging.is_dir():
+                adopt(journal, staging)
+            yield _Place(manager, journal, left_behind(journal) if journal.path.exists() else [])
     finally:
         manager.close()
 

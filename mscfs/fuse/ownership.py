@@ -3,7 +3,7 @@
 Journal rows and staging directories name their process, and the next mount brings home what belongs to one that has
 ended (W4). Mounts of one pid namespace tell that of each other and share a state directory. Mounts in two containers
 with a volume in common, or on two hosts, would take each other for dead and upload files that are still being written:
-the second one is refused.
+the second one is refused. So is a command that deals with what was left behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mscfs.errors import MountError
 from mscfs.journal import boot
 
 OWNER = "owner"
-"""The file that every mount holds locked. It says where they run, and the pid of the one that came last."""
+"""The file that every user holds locked. It says where they run, and the pid of the one that came last."""
 _LINE = 200
 
 
@@ -53,7 +53,7 @@ def _join(descriptor: int, directory: Path) -> None:
     if place != here():
         raise MountError(
             f"{directory} is in use by a mount in another container or on another host (pid {pid} there): "
-            "give each its own state directory (XDG_STATE_HOME, or StateDirectory= under systemd)"
+            "go there, or use another state directory here (XDG_STATE_HOME, or StateDirectory= under systemd)"
         )
     _sign(descriptor)
 

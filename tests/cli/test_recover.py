@@ -12,9 +12,11 @@ from mscfs.cli import completion
 from mscfs.cli.app import make_app
 from mscfs.cli.recover import _inside
 from mscfs.config.load import load_config
-from mscfs.errors import ConfigError, StorageError, UsageError, VersionMismatchError
+from mscfs.errors import ConfigError, MountError, StorageError, UsageError, VersionMismatchError
 from mscfs.store import open_store
+from mscfs.vfs.staging_log import Staged, StagingLog
 from tests.fuse.mounting import wait_until
+from tests.fuse.test_ownership import held_elsewhere
 
 LOST = "lost+found/1-2-3/2"
 PROBLEM = "the object was changed elsewhere since"
@@ -69,6 +71,20 @@ def test_W4_what_was_left_behind_is_listed(kept):
     assert [entry["key"] for entry in found] == ["runs/a.bin", "b\n", LOST]
     assert Path(found[0]["file"]).read_text() == "unsent runs/a.bin"
     assert len(set(ids())) == 3
+
+
+def test_W4_what_a_mount_elsewhere_is_writing_is_not_touched(here, kept):
+    writing = kept / "4711-1-0" / "00000001"
+    writing.parent.mkdir()
+    StagingLog(writing.parent).write(Staged.of(writing.name, "writing", "new", "create", None))
+    writing.touch()
+    with held_elsewhere(here.root / "state" / "mscfs"):
+        for arguments in (["list", "data"], ["discard", "data", "--all", "--yes"], ["save", "data", here.root / "x"]):
+            refused = recover(*map(str, arguments))
+            assert isinstance(refused.exception, MountError)
+            assert "pid 4711 there" in str(refused.exception)
+    assert writing.exists()
+    assert len(ids()) == 3  # it has ended
 
 
 def test_W4_one_is_shown_beside_what_the_primary_holds(here, kept):

@@ -82,7 +82,7 @@ def test_L1_W4_a_mount_on_the_state_directory_of_one_elsewhere_says_so(tmp_path)
             done = mscfs("mount", "--config", m.config, "data", m.path, check=False)
             assert done.returncode == 1
             (line,) = done.stderr.splitlines()
-            assert "(pid 4711 there): give each its own state directory" in line
+            assert "(pid 4711 there): go there, or use another state directory here" in line
             assert not m.is_mounted()
         m.mount()
         assert str(m.pid) in (state / OWNER).read_text().split()
