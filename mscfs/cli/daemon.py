@@ -24,11 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from mscfs.cli.mount_table import ANSWER_TIMEOUT, MSCFS_TYPE, leave_nothing, mounted_at, probe
+from mscfs.cli.mount_table import ANSWER_TIMEOUT, MSCFS_TYPE, leave_nothing, probe
 from mscfs.cli.program import EXIT_BUG, note, run, what_failed
 from mscfs.descriptors import close_from_3_but
 from mscfs.directories import digest, private, state_directory
 from mscfs.errors import MountError, MscfsError
+from mscfs.fuse.mounts import mounted_at
 
 if TYPE_CHECKING:
     from mscfs.cli.plan import Plan

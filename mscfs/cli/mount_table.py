@@ -1,42 +1,27 @@
-"""What is mounted where on this machine, read without touching the mounts: a hung one must not hang the command."""
+"""Mounts as commands look at them and take them away: a hung one must not hang the command."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mscfs.errors import MountError
+from mscfs.fuse.mounts import mounted_at
 
 MSCFS_TYPE = "fuse.mscfs"
 ANSWER_TIMEOUT = 10.0
 """Seconds in which a mount, or a process of ours, does what takes a moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """One line of the mount table."""
-
-    mountpoint: Path
-    type: str
-    source: str
-
-
 class BusyError(MountError):
     """The mount is in use."""
-
-
-def mounted_at(path: Path) -> Mounted | None:
-    """What is mounted exactly there (the topmost, where several lie on one another)."""
-    return next((entry for entry in reversed(_table()) if entry.mountpoint == path), None)
 
 
 def real_path(path: Path) -> Path:
@@ -106,21 +91,6 @@ def holders(mountpoint: Path) -> list[str]:
         for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name))
         if any(name == place or name.startswith(below) for name in _used(process))
     ]
-
-
-def _table() -> list[Mounted]:
-    return [_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
-
-
-def _parse(line: bytes) -> Mounted:
-    # proc(5): ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG…] - TYPE SOURCE OPTIONS
-    fields = line.split(b" ")
-    kind, source = fields[fields.index(b"-", 6) + 1 :][:2]
-    return Mounted(Path(_unescape(fields[4])), _unescape(kind), _unescape(source))
-
-
-def _unescape(text: bytes) -> str:
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text))
 
 
 def _used(process: Path) -> Iterator[str]:

@@ -7,10 +7,11 @@ import shutil
 import stat
 from pathlib import Path
 
-from mscfs.cli.mount_table import MSCFS_TYPE, mounted_at, probe, real_path, unmount
+from mscfs.cli.mount_table import MSCFS_TYPE, probe, real_path, unmount
 from mscfs.config.values import Config
 from mscfs.directories import state_directory
 from mscfs.errors import MountError
+from mscfs.fuse.mounts import mounted_at
 from mscfs.telemetry import registry
 
 FUSE_DEVICE = Path("/dev/fuse")

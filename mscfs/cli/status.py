@@ -12,10 +12,11 @@ import typer
 
 from mscfs.cli import completion
 from mscfs.cli.lines import console
-from mscfs.cli.mount_table import MSCFS_TYPE, mounted_at, probe, real_path
+from mscfs.cli.mount_table import MSCFS_TYPE, probe, real_path
 from mscfs.cli.program import examples
 from mscfs.cli.status_view import render
 from mscfs.errors import MountError
+from mscfs.fuse.mounts import mounted_at
 from mscfs.journal import is_alive
 from mscfs.telemetry import control, registry
 from mscfs.telemetry.registry import MountRecord

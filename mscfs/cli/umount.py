@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 
 from mscfs.cli import completion
-from mscfs.cli.mount_table import MSCFS_TYPE, BusyError, holders, mounted_at, probe, real_path, unmount
+from mscfs.cli.mount_table import MSCFS_TYPE, BusyError, holders, leave_nothing, probe, real_path, unmount
 from mscfs.cli.program import examples, note
 from mscfs.errors import MountError
+from mscfs.fuse.mounts import mounted_at
 from mscfs.telemetry import control, registry
 from mscfs.telemetry.registry import MountRecord
 
@@ -57,9 +58,8 @@ def umount(
         detach(place, lazy=lazy)
     if record is not None and not lazy:
         wait_for_end(record, before)
-        # A mount can lie on a dead one that an earlier kill left there.
-        if (below := mounted_at(place)) is not None and below.type == MSCFS_TYPE:
-            detach(place)
+        # A mount can lie on a dead one that an earlier kill left there; one that answers was made meanwhile.
+        leave_nothing(place)
 
 
 def detach(place: Path, *, lazy: bool = False) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyfuse3
 
 from mscfs.errors import MountError
+from mscfs.fuse.mounts import mounted_at
 
 
 @contextmanager
@@ -34,7 +35,9 @@ def mounted(
     except RuntimeError as error:
         hint = " (allow_other needs `user_allow_other` in /etc/fuse.conf)" if allow_other else ""
         raise MountError(f"the kernel refused to mount at {mountpoint}: {error}{hint}") from None
+    ours = mounted_at(mountpoint)
     try:
         yield
     finally:
-        pyfuse3.close(unmount=True)
+        # Somebody may have detached it and mounted anew: libfuse would take away whatever is there.
+        pyfuse3.close(unmount=mounted_at(mountpoint) == ours)

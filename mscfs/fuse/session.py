@@ -312,10 +312,16 @@ async def _announce(mount: Mount, announce: Callable[[str], None]) -> None:
 
 
 async def _stop_on_signal(mount: Mount) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*_ending_signals()) as signals:
         async for number in signals:
             log.info("%s: uploading what is dirty, then unmounting", signal.Signals(number).name)
             mount.stop()
+
+
+def _ending_signals() -> set[signal.Signals]:
+    """SIGHUP tells that the terminal went away, unless the mount was to stay all the same (nohup(1))."""
+    hang_up = set() if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else {signal.SIGHUP}
+    return {signal.SIGTERM, signal.SIGINT, *hang_up}
 
 
 def _fetch_processes() -> int:

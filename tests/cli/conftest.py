@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mscfs.cli import mount_table
-from mscfs.cli.mount_table import MSCFS_TYPE, mounted_at
+from mscfs.cli.mount_table import MSCFS_TYPE
+from mscfs.fuse.mounts import mounted_at
 
 
 @dataclass

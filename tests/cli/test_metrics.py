@@ -9,7 +9,7 @@ from urllib.error import HTTPError, URLError
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mscfs.cli.mount_table import mounted_at
+from mscfs.fuse.mounts import mounted_at
 from tests.fuse.mounting import wait_until
 from tests.telemetry.collector import Collector, attributes
 

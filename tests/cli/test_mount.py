@@ -7,10 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
-from mscfs.cli.mount_table import mounted_at, probe
+from mscfs.cli import umount
+from mscfs.cli.mount_table import probe
+from mscfs.fuse.mounts import mounted_at
 from tests.fuse.mounting import is_running, wait_until
 
 pytestmark = pytest.mark.mount
@@ -171,6 +174,35 @@ def test_umount_names_who_is_in_the_way(machine):
     wait_gone(record["pid"])
 
 
+def test_L2_the_end_of_a_detached_mount_leaves_the_one_that_was_made_in_its_place(machine):
+    (machine.store("primary") / "a").write_text("content")
+    machine.mount()
+    [old] = machine.daemons()
+    # Closing it fails when the old mount has ended.
+    with suppress(OSError), (machine.mountpoint / "a").open():
+        assert machine.run("umount", "--lazy", machine.mountpoint).returncode == 0
+        machine.mount()
+        os.kill(old["pid"], signal.SIGTERM)
+        wait_gone(old["pid"])
+        assert machine.is_mounted()
+    assert (machine.mountpoint / "a").read_text() == "content"
+
+
+def test_umount_leaves_a_mount_that_was_made_while_it_waited(machine, monkeypatch):
+    machine.mount()
+    for name, value in machine.environment.items():
+        monkeypatch.setenv(name, value)
+    wait = umount.wait_for_end
+
+    def and_mount(*arguments):
+        wait(*arguments)
+        machine.mount()
+
+    monkeypatch.setattr(umount, "wait_for_end", and_mount)
+    umount.umount(str(machine.mountpoint), lazy=False)
+    assert machine.is_mounted()
+
+
 @pytest.mark.parametrize(
     ("place", "said"), [("mnt", "is not mounted; `mscfs status` lists"), ("/proc", "is a mount of type proc, not")]
 )
@@ -178,11 +210,12 @@ def test_umount_of_something_else(machine, place, said):
     assert said in one_line(machine.run("umount", place))
 
 
-def test_L2_sigterm_ends_a_mount_in_order(machine):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_L2_a_signal_ends_a_mount_in_order(machine, number):
     machine.mount()
     (machine.mountpoint / "a").write_text("content")
     [record] = machine.daemons()
-    os.kill(record["pid"], signal.SIGTERM)
+    os.kill(record["pid"], number)
     wait_gone(record["pid"])
     assert mounted_at(machine.mountpoint) is None
     assert (machine.store("primary") / "a").read_text() == "content"

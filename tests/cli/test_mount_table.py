@@ -8,46 +8,15 @@ from pathlib import Path
 import pytest
 
 from mscfs.cli import mount_table
+from mscfs.fuse.mounts import Mounted
 
 
-@pytest.fixture
-def table(monkeypatch):
-    def pretend(*lines):
-        monkeypatch.setattr(mount_table, "_table", lambda: [mount_table._parse(line) for line in lines])
-
-    return pretend
-
-
-DATA = b"36 35 0:50 / /mnt/data rw,nosuid,nodev shared:7 master:1 - fuse.mscfs training rw,user_id=0"
-ODD = rb"37 35 0:51 / /mnt/with\040space\134caf" + b"\xe9" + rb" rw - ext4 /dev/sda1 rw"
-
-
-def test_the_table_of_this_machine():
-    assert mount_table.mounted_at(Path("/proc")).type == "proc"
-
-
-def test_a_line_with_optional_fields(table):
-    table(DATA)
-    entry = mount_table.mounted_at(Path("/mnt/data"))
-    assert (entry.type, entry.source) == ("fuse.mscfs", "training")
-    assert mount_table.mounted_at(Path("/mnt")) is None
-
-
-def test_N3_names_with_spaces_backslashes_and_other_encodings(table):
-    table(ODD)
-    assert mount_table.mounted_at(Path(os.fsdecode(b"/mnt/with space\\caf\xe9"))).type == "ext4"
-
-
-def test_the_topmost_mount_counts(table):
-    table(DATA, DATA.replace(b"fuse.mscfs", b"tmpfs"))
-    assert mount_table.mounted_at(Path("/mnt/data")).type == "tmpfs"
-
-
-def test_a_path_to_a_mount_is_not_looked_at(table, tmp_path, monkeypatch):
+def test_a_path_to_a_mount_is_not_looked_at(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     real = tmp_path / "real" / "mount"
     real.mkdir(parents=True)
-    table(b"36 35 0:50 / " + os.fsencode(real) + b" rw - fuse.mscfs training rw")
+    there = Mounted(real, "fuse.mscfs", "training", "0:50")
+    monkeypatch.setattr(mount_table, "mounted_at", lambda path: there if path == real else None)
     looked_at = []
     original = os.lstat
     monkeypatch.setattr(os, "lstat", lambda path, **more: looked_at.append(str(path)) or original(path, **more))

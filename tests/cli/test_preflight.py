@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from mscfs.cli import preflight
-from mscfs.cli.mount_table import Mounted
 from mscfs.config.load import parse_config
 from mscfs.errors import MountError
+from mscfs.fuse.mounts import Mounted
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def mounted(monkeypatch):
         monkeypatch.setattr(
             preflight,
             "mounted_at",
-            lambda asked: Mounted(path, kind, "x") if asked == path and path not in gone else None,
+            lambda asked: Mounted(path, kind, "x", "0:50") if asked == path and path not in gone else None,
         )
         monkeypatch.setattr(preflight, "probe", lambda asked, timeout: state)
         monkeypatch.setattr(preflight, "unmount", lambda asked, lazy: gone.append(asked))

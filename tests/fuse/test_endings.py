@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mscfs.fuse import session
 from tests.fuse.mounting import (
     Mounted,
     file_store,
@@ -301,3 +302,13 @@ def test_L1_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) -> 
     assert "XDG_STATE_HOME" in line
     assert done.returncode == 1
     assert not m.is_mounted()
+
+
+def test_L2_a_mount_that_was_started_with_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in session._ending_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert signal.SIGHUP in session._ending_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
