@@ -103,8 +103,8 @@ class Mount:
         return await self.parts.replicator.drain(max(0.0, deadline - trio.current_time()))
 
     async def where(self, key: str) -> list[Placement]:
-        """Which stores hold a key. Raises NotFoundError."""
-        return await self.parts.run_blocking(locate, self.parts.manager, key)
+        """Which stores hold a key. Raises NotFoundError, and StoreTimeoutError for a directory that is silent."""
+        return await self.parts.on_any_store(locate, self.parts.manager, key)
 
     async def find_out(self) -> None:
         """Learn what the primary does with conditions, as soon as it answers."""
@@ -224,7 +224,7 @@ async def _serve(
                 mount = Mount(request, parts, recovery)
                 operations = Operations(
                     parts.filesystem,
-                    XattrReader(manager, run_blocking),
+                    XattrReader(manager, parts.on_any_store),
                     mount.requests,
                     read_only=request.read_only,
                 )

@@ -20,7 +20,8 @@ class XattrReader:
     """Answers getxattr(2) and listxattr(2).
 
     `profile` and `key` for every name; for files also `source` (the profile that serves it now), `version` (the
-    primary's) and `replicas` (JSON: profile to fresh, stale, missing or down). The last three ask every store.
+    primary's) and `replicas` (JSON: profile to fresh, stale, missing or down). The last three ask every store, with a
+    `run_blocking` that waits for no store for ever.
     """
 
     def __init__(self, manager: ReplicaManager, run_blocking: RunBlocking) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mscfs.fuse.session import THREADS
 from tests.fuse.mounting import Mounted, file_store, unmount_whatever_is_left, wait_until, with_replicas, write_config
 
 pytestmark = pytest.mark.mount
@@ -64,6 +67,31 @@ def test_R8_a_primary_on_a_directory_that_stops_answering_holds_nobody_up_for_lo
         tell(pid, signal.SIGCONT)
     wait_until(lambda: m.status()["primary"]["state"] == "healthy", 30)
     assert sorted(os.listdir(m.path)) >= ["a", "b", "c"]
+
+
+def test_R8_L3_whoever_asks_where_files_are_does_not_take_all_threads_while_the_primary_is_silent(
+    m: Mounted, server: Mounted
+):
+    for number in range(THREADS + 4):
+        (m.root / "near" / f"{number}").write_text("near")
+        (m.root / "server" / "mnt" / f"{number}").write_text("near")
+    m.mount()
+    names = [m.path / str(number) for number in range(THREADS + 4)]
+    assert all(name.stat().st_size == 4 for name in names)
+    pid = server.pid
+    tell(pid, signal.SIGSTOP)
+    askers = [
+        subprocess.Popen([sys.executable, "-c", f"import os; os.getxattr({str(name)!r}, 'user.mscfs.source')"])
+        for name in names
+    ]
+    try:
+        assert (m.path / "a").read_text() == "a"
+        assert [asker.wait(60) for asker in askers] == [0] * len(askers)
+    finally:
+        tell(pid, signal.SIGCONT)
+        for asker in askers:
+            asker.kill()
+            asker.wait()
 
 
 def test_L2_a_mount_whose_primary_is_a_directory_that_stops_answering_can_be_ended(m: Mounted, server: Mounted):
