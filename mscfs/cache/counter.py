@@ -7,7 +7,8 @@ A page of 64-bit words in a mapped file, changed under a lock that the kernel gi
 - Each process owns a slot with the part it reserved. A dead owner's slot is found unlocked and its reservation is
   returned: a process killed in the middle of an insertion costs no recount.
 - *uncertain* is set while numbers and files are changed together. Found set by the next holder of the lock, it says
-  that a process died in those microseconds; then, and after a power cut, the files are counted anew.
+  that a process died in those microseconds; then, and after a power cut, the files are counted anew, and what is
+  reserved is the sum of the slots.
 
 Locks are those of open file descriptions: they exclude other processes and other openings, survive nothing, and need no
 process ids, which mean little between containers that share a directory.
@@ -50,6 +51,8 @@ class SharedCounter:
             _lock(self._descriptor, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, _MUTEX_OFFSET)
             if os.fstat(self._descriptor).st_size != _SIZE:
                 os.ftruncate(self._descriptor, _SIZE)
+            # A full disk is an error here, and not a signal at the first change of a page that has no place on it.
+            os.posix_fallocate(self._descriptor, 0, _SIZE)
             self._mapping = mmap.mmap(self._descriptor, _SIZE)
             self._words = memoryview(self._mapping).cast("Q")
             self._slot = self._claim_slot()
@@ -96,6 +99,7 @@ class SharedCounter:
                     if not wait:
                         raise BlockingIOError(errno.EAGAIN, "the counter is uncertain")
                     self._words[_STORED] = self._recount()
+                    self._words[_RESERVED] = self._reserved_by_all()
                 self._words[_UNCERTAIN] = 1
                 try:
                     yield
@@ -176,11 +180,15 @@ class SharedCounter:
         words[_BOOT] = boot
         for slot in range(_SLOTS):
             if words[_FIRST_SLOT + slot] and (slot == self._slot or self.is_dead(slot)):
-                words[_RESERVED] -= words[_FIRST_SLOT + slot]
                 words[_FIRST_SLOT + slot] = 0
+        words[_RESERVED] = self._reserved_by_all()
         if words[_CLEAN]:
             words[_CLEAN] = 0
             self._persist()
+
+    def _reserved_by_all(self) -> int:
+        # Not kept up step by step: whoever died between the two words, or a power cut, left them in disagreement.
+        return sum(self._words[_FIRST_SLOT:])
 
     def _persist(self) -> None:
         self._mapping.flush()

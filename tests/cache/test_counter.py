@@ -1,5 +1,6 @@
 """Several processes, and processes that die, count the bytes of one cache."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -132,6 +133,51 @@ def test_a_process_killed_while_counting_has_the_next_one_count_the_files(tmp_pa
         with ChunkCache.attach(cache.settings) as successor:
             assert successor.insert(ChunkId(DIGEST, 2), b"x")
             assert successor.statistics().bytes == stored_files(cache) == 12 * BLOCK
+
+
+@pytest.mark.parametrize("change", ["reserve", "release"])
+def test_a_process_killed_between_two_words_of_a_reservation_keeps_nobody_from_the_cache(tmp_path, change):
+    with ChunkCache(tmp_path / "cache", 100 * BLOCK) as cache:
+        cache.insert(ChunkId(DIGEST, 0), b"x")
+        child = os.fork()
+        if child == 0:
+            count = cache._counter
+            with count.changing():
+                count.reserve(7 * BLOCK)
+            with count.changing():
+                count._words[counter._RESERVED] += (5 if change == "reserve" else -7) * BLOCK
+                os.kill(os.getpid(), signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        with ChunkCache.attach(cache.settings) as successor:
+            assert successor.statistics().bytes == BLOCK
+            assert successor.insert(ChunkId(DIGEST, 1), b"x")
+        assert cache.insert(ChunkId(DIGEST, 2), b"x")
+        assert cache.statistics().bytes == stored_files(cache) == 3 * BLOCK
+
+
+def test_a_process_killed_between_two_words_of_a_reservation_keeps_those_that_live_from_nothing(tmp_path):
+    with ChunkCache(tmp_path / "cache", 100 * BLOCK) as cache:
+        child = os.fork()
+        if child == 0:
+            count = cache._counter
+            with count.changing():
+                count._words[counter._RESERVED] += 99 * BLOCK
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert cache.insert(ChunkId(DIGEST, 0), b"x" * 50 * BLOCK)
+
+
+def test_a_counter_that_the_disk_has_no_room_for_is_an_error_and_not_a_signal(tmp_path, monkeypatch):
+    """A page of a mapped file that has no place on a full disk kills whoever changes it."""
+
+    def refuse(descriptor, offset, size):
+        assert (offset, size) == (0, os.fstat(descriptor).st_size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    for _ in range(2):  # the one who comes later finds a file of the right size
+        with pytest.raises(OSError, match="No space"):
+            ChunkCache(tmp_path / "cache", 100 * BLOCK)
 
 
 def test_an_insertion_of_a_living_process_keeps_its_reservation_when_others_come_and_go(tmp_path):
