@@ -88,7 +88,8 @@ class ChunkCache:
         self._refusals: set[int | None] = set()
         self._hits = 0
         self._misses = 0
-        self._counters: dict[int, SharedCounter] = {}
+        self._counters: dict[int, list[SharedCounter]] = {}
+        """Of each process; the last is the present one, of the others the file was removed."""
         self._remove_unfinished(self._counter)
 
     @classmethod
@@ -138,8 +139,8 @@ class ChunkCache:
         """
         pieces = [data] if isinstance(data, bytes | memoryview) else data
         size = charge(sum(len(piece) for piece in pieces) + TRAILER_SIZE)
-        counter = self._counter
         try:
+            counter = self._present_counter()
             if not self._reserve(counter, size):
                 return False
             temporary = f"{self._incoming}/{counter.slot}-{next(self._numbers)}"
@@ -164,8 +165,7 @@ class ChunkCache:
 
     def close(self) -> None:
         """Leave the cache. Chunks that are open stay readable."""
-        counter = self._counters.pop(os.getpid(), None)
-        if counter is not None:
+        for counter in self._counters.pop(os.getpid(), ()):
             counter.close()
 
     def __enter__(self) -> Self:
@@ -179,10 +179,19 @@ class ChunkCache:
     @property
     def _counter(self) -> SharedCounter:
         # One for each process: a forked child must not share its parent's locks. Take it once in an operation.
-        counter = self._counters.get(os.getpid())
-        if counter is None:
-            counter = self._counters[os.getpid()] = SharedCounter(self.settings.directory / "counter", self._recount)
-        return counter
+        counters = self._counters.setdefault(os.getpid(), [])
+        if not counters:
+            counters.append(self._open_counter())
+        return counters[-1]
+
+    def _present_counter(self) -> SharedCounter:
+        """The counter that those count with who open the cache now: somebody may have emptied the directory."""
+        if not self._counter.is_in_place:
+            self._counters[os.getpid()].append(self._open_counter())
+        return self._counter
+
+    def _open_counter(self) -> SharedCounter:
+        return SharedCounter(self.settings.directory / "counter", self._recount)
 
     def _path(self, chunk: ChunkId) -> str:
         # Neighbours lie in neighbouring shards: a large object fills all shards alike.
@@ -256,7 +265,8 @@ class ChunkCache:
             for entry in entries:
                 slot = entry.name.partition("-")[0]
                 if not slot.isdecimal() or int(slot) == counter.slot or counter.is_dead(int(slot)):
-                    os.unlink(entry.path)
+                    with suppress(FileNotFoundError):  # another that starts now was quicker
+                        os.unlink(entry.path)
 
     def _unreadable(self, error: OSError) -> None:
         self._misses += 1

@@ -44,6 +44,7 @@ class SharedCounter:
     """
 
     def __init__(self, path: Path, recount: Callable[[], int]) -> None:
+        self._path = path
         self._recount = recount
         self._thread_lock = threading.Lock()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -61,6 +62,14 @@ class SharedCounter:
         except BaseException:
             os.close(self._descriptor)
             raise
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether others who open it now share this file: it may have been removed, or made anew."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     @property
     def used(self) -> int:

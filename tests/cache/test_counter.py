@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -178,6 +179,38 @@ def test_a_counter_that_the_disk_has_no_room_for_is_an_error_and_not_a_signal(tm
     for _ in range(2):  # the one who comes later finds a file of the right size
         with pytest.raises(OSError, match="No space"):
             ChunkCache(tmp_path / "cache", 100 * BLOCK)
+
+
+def test_two_that_start_at_once_remove_together_what_a_dead_process_left(tmp_path, monkeypatch):
+    with ChunkCache(tmp_path / "cache", 100 * BLOCK) as cache:
+        left = [cache._incoming / "7-0", cache._incoming / "7-1"]
+        for path in left:
+            path.touch()
+
+        def is_dead(self, slot):
+            for path in left:
+                path.unlink(missing_ok=True)  # by the other one, between the look and the removal
+            return True
+
+        monkeypatch.setattr(counter.SharedCounter, "is_dead", is_dead)
+        with ChunkCache.attach(cache.settings) as second:
+            assert second.insert(ChunkId(DIGEST, 0), b"x")
+
+
+def test_L4_the_limit_holds_when_the_directory_was_emptied_below_a_mount_that_goes_on(tmp_path):
+    limit = 10 * BLOCK
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with ChunkCache(tmp_path / "cache", limit) as older:
+        older.insert(ChunkId(DIGEST, 0), b"x")
+        shutil.rmtree(tmp_path / "cache")
+        assert not older.insert(ChunkId(DIGEST, 0), b"x")
+        assert older.statistics().bytes == BLOCK  # as far as is known
+        with ChunkCache.attach(older.settings) as newer:
+            for index in range(0, 40, 2):
+                assert older.insert(ChunkId(DIGEST, index), b"x")
+                assert newer.insert(ChunkId(DIGEST, index + 1), b"x")
+                assert newer.statistics().bytes == older.statistics().bytes == stored_files(newer) <= limit
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_an_insertion_of_a_living_process_keeps_its_reservation_when_others_come_and_go(tmp_path):
