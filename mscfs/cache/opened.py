@@ -38,7 +38,9 @@ class OpenChunks:
             return None
         try:
             data = chunk.read(begin, end)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: cut off since it was verified, there is nothing to map
+            data = b""
+        if len(data) < end - begin:
             self._forget(name)
             return None
         if isinstance(data, memoryview) and end == chunk.size:

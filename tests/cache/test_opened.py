@@ -118,6 +118,19 @@ def test_R1_a_damaged_chunk_is_a_miss_and_is_not_kept(cache):
     kept.close()
 
 
+@pytest.mark.parametrize("end", [100_000, LARGE], ids=["read by copy", "mapped"])
+def test_R1_a_chunk_that_was_cut_off_while_it_is_open_is_a_miss_and_no_short_read(cache, end):
+    before = descriptors()
+    kept = OpenChunks(cache, 3)
+    read(kept, 1)
+    os.truncate(cache._path(ChunkId(DIGEST, 1)), 5000)
+    assert kept.read(ChunkId(DIGEST, 1), 0, end) is None
+    assert descriptors() == before
+    cache.insert(ChunkId(DIGEST, 1), b"\x01" * LARGE)
+    assert read(kept, 1, 0, end) == b"\x01" * end
+    kept.close()
+
+
 def test_a_slice_of_a_chunk_that_had_to_make_room_stays_good(cache):
     kept = OpenChunks(cache, 1)
     mapped = kept.read(ChunkId(DIGEST, 1), 0, LARGE)
