@@ -86,6 +86,8 @@ class FailoverReader(ObjectReader):
             if isinstance(failure, StoreUnavailableError) and delivered + len(last) == self.byte_range.size:
                 yield last  # the connection broke behind the last byte: nothing is lacking
                 return
+            if delivered:
+                self._search.confirm()
             rest = ByteRange(self.byte_range.offset + delivered, self.byte_range.size - delivered)
             self._current, self._reader = self._search.open(rest)
             self._settled = False

@@ -77,6 +77,8 @@ class Search:
         self._observer = observer
         self._failures: Counter[str] = Counter()
         self._verdict: tuple[int, StorageError] | None = None
+        self._unproven: tuple[str, str] | None = None
+        """Profile and tag of the copy that is read, where nothing but its age speaks for it."""
         self.wanted = wanted
         self.missing: list[str] = []
         self.stale: list[str] = []
@@ -103,6 +105,17 @@ class Search:
         if self._verdict is None:
             raise StoreUnavailableError("no store may be asked now", store=self._sources.primary.profile, key=self._key)
         raise self._verdict[1]
+
+    def confirm(self) -> None:
+        """What was delivered so far is going to be continued by another source: both must be of one version (R1).
+
+        Raises VersionMismatchError when the primary holds another one by now, for the copy may be of that.
+        """
+        if self.wanted is None or self._unproven is None:
+            return
+        profile, tag = self._unproven
+        if not self._sources.is_current(self._key, self.wanted, profile, tag):
+            raise VersionMismatchError("what was read of it may be another version", store=profile, key=self._key)
 
     def blame(self, source: Source, error: StorageError) -> None:
         """A store failed. When nobody waits for this read any more that is long ago: the store may be well by now.
@@ -162,6 +175,7 @@ class Search:
 
     def _open_on(self, source: Source, byte_range: ByteRange | None) -> ObjectReader:
         asks_primary = source is self._sources.primary
+        self._unproven = None
         exactly = None if self.wanted is None or is_pinned_to_replica(self.wanted) else self.wanted
         if self._observer is not None:
             self._observer.asking(source.profile)
@@ -191,9 +205,11 @@ class Search:
             return True
         copy = _complete(replica, reader.metadata)
         evidence = evidence_of(copy, wanted, profile=replica.profile)
-        if evidence == "age" and reader.byte_range.size < wanted.size:
-            # Other parts may come, or have come, from another source: both must be of one version for certain.
-            return self._sources.is_current(self._key, wanted, replica.profile, copy.tag)
+        if evidence == "age":
+            if reader.byte_range.size < wanted.size:
+                # Other parts may come, or have come, from another source: both must be of one version for certain.
+                return self._sources.is_current(self._key, wanted, replica.profile, copy.tag)
+            self._unproven = replica.profile, copy.tag
         return evidence != "none"
 
     def _is_same_on_primary(self, reader: ObjectReader) -> bool:

@@ -16,7 +16,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.replicas.search import FORGIVEN_AFTER, TRIES_PER_SOURCE
-from mscfs.types import ByteRange
+from mscfs.types import STAMP_KEY, ByteRange
 from tests.doubles import Scripted
 from tests.replicas.stores import Stores
 
@@ -112,6 +112,29 @@ def test_R5_another_range_than_asked_for_is_not_taken(stores: Stores) -> None:
 
     object.__setattr__(stores.manager.replicas[0], "provider", Deaf(stores.one.inner))
     assert stores.read(byte_range=ByteRange(3, 4)) == b"3456"
+
+
+@by_offset
+@pytest.mark.parametrize("is_current", [True, False], ids=["current", "replaced"])
+def test_R1_what_another_tools_copy_began_is_not_continued_from_a_copy_of_another_version(
+    tmp_path: Path, offset: int, is_current: bool
+) -> None:
+    """Only its age speaks for the first copy: it may be newer than the version that was opened, as the primary is."""
+    stores = Stores(tmp_path, piece=3, tells_hashes=False)
+    pinned = stores.primary.inner.put("k", BODY).version
+    stores.two.inner.put("k", BODY, metadata={STAMP_KEY: pinned.stamp()})
+    newest = BODY if is_current else OTHER
+    if not is_current:
+        stores.primary.inner.put("k", OTHER)
+    stores.one.inner.put("k", newest)
+    stores.one.on("get", StoreUnavailableError("reset"), at=offset)
+    if is_current or offset == len(BODY):
+        assert stores.read(expected=pinned) == newest
+    elif offset:
+        with pytest.raises(VersionMismatchError):
+            stores.read(expected=pinned)
+    else:
+        assert stores.read(expected=pinned) == BODY
 
 
 @by_offset
