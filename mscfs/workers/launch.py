@@ -90,26 +90,29 @@ def fork(memory: SharedMemory) -> Launched:
 
 async def run_anew(memory: SharedMemory) -> Launched:
     """A worker process that loads everything by itself. Raises MscfsError."""
+    try:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                return Launched(await _run(theirs.fileno(), memory.descriptor), ours)
+            except BaseException:
+                ours.close()
+                raise
+    except OSError as error:
+        raise MscfsError(f"no worker process can be started: {error}") from error
+
+
+async def _run(connection: int, memory: int) -> WorkerProcess:
     # Custom providers are imported in the worker from where the daemon would.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        descriptors = (theirs.fileno(), memory.descriptor)
-        try:
-            started = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", "mscfs.workers.process", *map(str, descriptors)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # whoever reads the daemon's must see its end
-                pass_fds=descriptors,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-        except BaseException as error:
-            ours.close()
-            if isinstance(error, OSError):
-                raise MscfsError(f"no worker process can be started: {error}") from error
-            raise
-    return Launched(started, ours)
+    return await trio.lowlevel.open_process(
+        [sys.executable, "-P", "-m", "mscfs.workers.process", str(connection), str(memory)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # whoever reads the daemon's must see its end
+        pass_fds=(connection, memory),
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def _become(connection: socket.socket, memory: int) -> NoReturn:

@@ -575,17 +575,29 @@ async def test_L1_a_worker_that_ends_while_it_starts_is_said(memory):
             await nursery.start(pool.run)
 
 
-async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(store, cache, memory, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "name", "refusal"),
+    [
+        (trio.lowlevel, "open_process", OSError(errno.EAGAIN, "no more processes")),
+        (launch.socket, "socketpair", OSError(errno.EMFILE, "too many open files")),
+        (launch.Path, "cwd", FileNotFoundError(errno.ENOENT, "the directory was removed")),
+    ],
+    ids=["process", "descriptor", "directory"],
+)
+async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(
+    store, cache, memory, monkeypatch, module, name, refusal
+):
     version = store.put("a", [CONTENT]).version
-    start, refusals = trio.lowlevel.open_process, iter([OSError(errno.EAGAIN, "no more processes")])
+    start, refusals = getattr(module, name), iter([refusal])
 
-    async def refuse_once(*arguments, **options):
+    def refuse_once(*arguments, **options):
         for refusal in refusals:
             raise refusal
-        return await start(*arguments, **options)
+        return start(*arguments, **options)
 
     async with running(make_pool(store, cache, memory)) as pool:
-        monkeypatch.setattr(trio.lowlevel, "open_process", refuse_once)
+        monkeypatch.setattr(module, name, refuse_once)
+        monkeypatch.setattr(sys, "path", ["", *sys.path])
         os.kill(process_of(pool.fetchers), signal.SIGKILL)
         await fetch(pool, "a", version)
         assert whole(cache, "a", version) == CONTENT
