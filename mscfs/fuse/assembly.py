@@ -126,6 +126,7 @@ def assemble(
     outlook = Outlook(manager.sources, transport.tell, watches=options.hedging, on_down=hedging.store_is_down)
     transport.on_trouble = outlook.failed
     prober = Prober(manager.primary_source, manager.replicas, run_blocking, outlook)
+    hedging.suspect = prober.suspect
     silence = Silence(manager.sources, prober)
     transport.watching = silence.watching
     on_primary = silence.watched(run_blocking, profile)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mscfs.errors import StoreUnavailableError
 from mscfs.replicas.source import Source
@@ -25,11 +25,16 @@ BURST = 8.0
 
 
 class Hedging:
-    """See the module. One for each mount; `sources` are all stores. Without `enabled`, nothing is asked twice."""
+    """See the module. One for each mount; `sources` are all stores.
+
+    Without `enabled` a second store is asked only when the first is down by then, and would never answer: a directory
+    that fell silent. Whoever finds that out is told of it as a `suspect`.
+    """
 
     def __init__(self, sources: Sequence[Source], *, enabled: bool) -> None:
         self._sources = {source.profile: source for source in sources}
-        self._enabled = enabled and len(sources) > 1
+        self._enabled = enabled
+        self.suspect: Callable[[str], None] = lambda _: None
         self._allowance = BURST
         self._slow: set[Race] = set()
         self._crowded: OrderedDict[Race, None] = OrderedDict()
@@ -45,11 +50,14 @@ class Hedging:
 
     def slow(self, race: Race) -> None:
         """The first attempt waits too long for its store, or a program waits now for one that does."""
-        if not (self._enabled and race.may_hedge):
+        if not race.may_hedge:
             return
         self._slow.add(race)
         store = self._sources.get(race.slow_store)
         if store is None or not self._has_other(race):
+            return
+        if not self._enabled and store.health.healthy:
+            self.suspect(store.profile)
             return
         # A store that was down a moment ago has to show first that it is well.
         is_late = not store.health.healthy or store.health.on_probation

@@ -21,6 +21,8 @@ LONGEST_PAUSE = 5.0
 """Between two probes of a store that is down (seconds): they are cheap, and no reader waits for them."""
 _READS = 16
 """After so many reads it is looked at anew what is usual."""
+_TO_BE_PROBED = Waits(2.0, (2.0, 4.0, 8.0))
+"""What is slow (seconds) at a directory where nothing is asked twice: it may never answer, and is probed then."""
 _MATERIAL = 0.2
 """Workers are told when what is slow has changed by such a share."""
 
@@ -28,8 +30,8 @@ _MATERIAL = 0.2
 class Outlook:
     """See the module. `tell` sends to all workers; `on_down` is called with each store that is down from now on.
 
-    Without `watches` workers are not told what is slow, and never say so. To be made and used in trio's thread; only
-    the health of a store may be changed by others.
+    Without `watches` workers are not told what is slow, and never say so, but of directories, which may be silent. To
+    be made and used in trio's thread; only the health of a store may be changed by others.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Outlook:
     ) -> None:
         self._sources = {source.profile: source for source in sources}
         self._tell = tell
-        self._watches = watches and len(sources) > 1
+        self._watches = watches
         self._on_down = on_down
         self._reads = 0
         self._rivals: dict[str, Source] = {}
@@ -125,8 +127,13 @@ class Outlook:
 
     def _present(self) -> Stores:
         down = tuple(profile for profile, source in self._sources.items() if not source.health.healthy)
-        waits = {profile: latency.waits() for profile, latency in self.latencies.items()} if self._watches else {}
-        return Stores(down, waits)
+        return Stores(down, self._waits() if len(self._sources) > 1 else {})
+
+    def _waits(self) -> dict[str, Waits]:
+        if self._watches:
+            return {profile: latency.waits() for profile, latency in self.latencies.items()}
+        sources = self._sources.values()
+        return {source.profile: _TO_BE_PROBED for source in sources if source.provider.capabilities.real_directories}
 
     def _compare(self) -> None:
         """Leave replicas alone that answer far slower than another store would."""

@@ -15,6 +15,7 @@ from mscfs.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
+from mscfs.providers.file import FileProvider
 from mscfs.replicas.health import Health
 from mscfs.replicas.latency import ENOUGH, Waits
 from mscfs.replicas.source import Replica, Source
@@ -72,6 +73,14 @@ async def test_R9_without_hedging_or_replicas_nothing_is_slow():
     alone = []
     Outlook((s.primary,), alone.append, watches=True, on_down=lambda _: None)
     assert alone[0].waits == {}
+
+
+async def test_R5_without_hedging_a_directory_that_keeps_a_read_waiting_is_told_of_all_the_same(tmp_path):
+    near = Replica("near", FileProvider(profile="near", options={"base_path": str(tmp_path)}))
+    for others in ([], [stores().primary]):
+        told = []
+        Outlook([*others, near], told.append, watches=False, on_down=lambda _: None)
+        assert list(told[-1].waits) == (["near"] if others else [])
 
 
 async def test_R9_what_one_worker_meets_all_are_told():

@@ -231,6 +231,26 @@ async def test_R9_hedging_can_be_turned_off():
         assert len(r.transport.fetches) == 1
 
 
+async def test_R5_without_hedging_a_read_that_a_silent_directory_holds_up_goes_on_elsewhere():
+    """No time-out ends it: the store has to be found silent, which somebody must look for."""
+    async with racing() as r:
+        r.hedging._enabled = False
+        suspects = []
+        r.hedging.suspect = suspects.append
+        number = await r.read()
+        first = r.transport.fetches[0]
+        first.slow("near", ())
+        assert suspects == ["near"]
+        assert len(r.transport.fetches) == 1
+        r.near.health.open("silent")
+        r.hedging.store_is_down("near")
+        assert r.transport.fetches[1].without == ("near",)
+        r.transport.fetches[1].end()
+        await settle()
+        assert r.reads.answers[number] == expected()
+        first.give_up()
+
+
 async def test_R9_without_memory_there_is_no_second_request():
     async with racing(units=4) as r:
         await r.read(size=SIZE)

@@ -77,6 +77,15 @@ async def test_R8_a_question_to_a_silent_directory_ends(tmp_path, autojump_clock
         assert questions.is_down
 
 
+async def test_R5_a_directory_that_keeps_reads_waiting_is_found_silent_also_without_hedging(tmp_path, autojump_clock):
+    async with looking(tmp_path) as w:
+        near = w.parts.manager.replica("near")
+        hang(w, near)
+        w.parts.hedging.suspect("near")
+        await trio.sleep(SOON)
+        assert not near.health.healthy
+
+
 async def test_what_takes_long_at_a_directory_that_answers_is_left_alone(tmp_path, autojump_clock):
     async with looking(tmp_path) as w:
         with w.parts.silence.watching("data"):

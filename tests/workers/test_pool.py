@@ -591,8 +591,8 @@ async def test_R5_a_process_that_cannot_be_started_again_at_once_is_tried_again(
     start, refusals = getattr(module, name), iter([refusal])
 
     def refuse_once(*arguments, **options):
-        for refusal in refusals:
-            raise refusal
+        for error in refusals:
+            raise error
         return start(*arguments, **options)
 
     async with running(make_pool(store, cache, memory)) as pool:
