@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 from mscfs.errors import VersionMismatchError
 from mscfs.providers.base import ObjectReader
@@ -30,7 +31,7 @@ class FileReader(ObjectReader):
         while offset < self.byte_range.end:
             with storage_errors(store=self.source, key=self.metadata.key):
                 piece = os.pread(self.descriptor, min(_PIECE, self.byte_range.end - offset), offset)
-            self.check_unchanged()
+                self.check_unchanged()
             if not piece:
                 break
             offset += len(piece)
@@ -45,7 +46,8 @@ class FileReader(ObjectReader):
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            with suppress(OSError):  # of a file on another machine; what was read was read
+                os.close(descriptor)
 
     def __del__(self) -> None:
         # An answer that nobody closed must not cost a descriptor for ever.

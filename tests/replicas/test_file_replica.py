@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from mscfs.errors import StoreMissingError
+from mscfs.providers import file_reader
 from mscfs.providers.file import FileProvider
-from mscfs.types import ByteRange
+from mscfs.providers.file_reader import FileReader
+from mscfs.types import ByteRange, Version
 from tests.replicas.stores import Stores, content
 
 BODY = b"0123456789"
@@ -218,3 +221,27 @@ def test_R7_ranges_of_a_large_sparse_file(files: Stores, tmp_path: Path) -> None
     assert files.read(byte_range=ByteRange((100 << 30) - 1, 4), expected=version) == b"\0end"
     assert files.primary.served == 4
     assert content(files.one) is None
+
+
+def test_R5_a_file_whose_server_lost_it_while_it_is_read_is_read_elsewhere(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes may come from this machine's memory: then the question whether they are still right is what fails."""
+    stores.everywhere()
+
+    def lost(_: os.stat_result) -> Version:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(file_reader, "version_of", lost)
+    with stores.manager.get("k") as reader:
+        assert reader.source == "one"
+        assert reader.read_all() == BODY
+        assert reader.source == "primary"
+
+
+def test_R5_what_was_read_counts_when_the_file_cannot_be_closed(files: Stores) -> None:
+    files.everywhere()
+    with files.one.inner.get("k") as reader:
+        assert isinstance(reader, FileReader)
+        assert reader.read_all() == BODY
+        os.close(reader.descriptor)
