@@ -36,7 +36,8 @@ class DirectoryMoves(Changes):
             await self._vacate(target_directory.key + new_name)
             await self._bring_home(inode)
             async with AsyncExitStack() as held:
-                for child in list(_below(inode)):
+                # A listing that began under the old names would tell that there is nothing under the new ones.
+                for child in (*places, *_below(inode)):
                     if child.is_directory:
                         while child.coming is not None:
                             await child.coming.end()

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
 from mscfs.errors import StoreUnavailableError
 from mscfs.vfs.filesystem import RENAME_NOREPLACE
@@ -301,3 +302,33 @@ async def test_W7_moves_of_a_directory_and_of_one_below_it_do_not_wait_for_each_
                 nursery.start_soon(w.fs.rename, d.number, "sub", d.number, "sub2", 0)
                 nursery.start_soon(w.fs.rename, ROOT, "d", ROOT, "e", 0)
         assert await content(w, "e/sub2/f") == b"d/sub/f"
+
+
+@pytest.mark.parametrize("listed", ["d", "e"])
+async def test_W7_a_listing_under_way_does_not_hide_what_is_moved(tmp_path, listed):
+    """It began under the old name, where nothing is left, or told of the empty directory that is replaced."""
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        primary = w.parts.manager.primary
+        for name in "abc":
+            primary.put(f"d/{name}", name.encode())
+        primary.make_directory("e/")
+        numbers = {name: (await w.fs.lookup(ROOT, name)).number for name in "de"}
+        assert await names(w.fs, numbers["d"]) == ["a", "b", "c"]
+        held, go_on = trio.Event(), trio.Event()
+
+        async def hold(what: str, key: str = "", *_: object) -> None:
+            if (what, key) == ("list", f"{listed}/"):
+                held.set()
+                await go_on.wait()
+
+        w.transport.before = hold
+        w.parts.namespace._begin(w.parts.namespace.table[numbers[listed]])
+        await held.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.fs.rename, ROOT, "d", ROOT, "e", 0)
+            await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        for name in "abc":
+            assert await content(w, f"e/{name}") == name.encode()
+        assert await names(w.fs, (await w.fs.lookup(ROOT, "e")).number) == ["a", "b", "c"]
