@@ -208,9 +208,14 @@ class Scripted(StorageProvider):
         uid: int | None = None,
         gid: int | None = None,
         modified_ns: int | None = None,
+        expected: Version | None = None,
     ) -> ObjectMetadata:
         self._begin("set_posix_attributes", key)
-        return self._told(self.inner.set_posix_attributes(key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns))
+        return self._told(
+            self.inner.set_posix_attributes(
+                key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns, expected=expected
+            )
+        )
 
     def xattrs(self, key: str) -> Mapping[str, bytes]:
         self._begin("xattrs", key)

@@ -350,8 +350,12 @@ class StorageProvider(ABC):
         uid: int | None = None,
         gid: int | None = None,
         modified_ns: int | None = None,
+        expected: Version | None = None,
     ) -> ObjectMetadata:
-        """Keep attributes with the object or directory (capability `posix_attributes`)."""
+        """Keep attributes with the object or directory (capability `posix_attributes`).
+
+        `expected`: VersionMismatchError when an object is of another version; nothing is changed then.
+        """
         raise UnsupportedError("this store keeps no file attributes", store=self.profile, key=key)
 
     def xattrs(self, key: str) -> Mapping[str, bytes]:

@@ -334,11 +334,14 @@ class FileProvider(StorageProvider):
         uid: int | None = None,
         gid: int | None = None,
         modified_ns: int | None = None,
+        expected: Version | None = None,
     ) -> ObjectMetadata:
         """chmod, chown and utimensat of a file or directory (`""` is the base)."""
         with self._place(key) as place:
             # The magic link stands for what was opened, also for a symbolic link itself.
             name, status = f"/proc/self/fd/{place}", os.fstat(place)
+            if expected is not None and version_of(status) != expected:
+                raise VersionMismatchError("the file has changed", store=self.profile, key=key)
             if uid is not None or gid is not None:
                 os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid)
             if mode is not None and not stat.S_ISLNK(status.st_mode):

@@ -220,9 +220,12 @@ class RetryingProvider(StorageProvider):
         uid: int | None = None,
         gid: int | None = None,
         modified_ns: int | None = None,
+        expected: Version | None = None,
     ) -> ObjectMetadata:
         return self.change(
-            lambda: self.inner.set_posix_attributes(key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns)
+            lambda: self.inner.set_posix_attributes(
+                key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns, expected=expected
+            )
         )
 
     def xattrs(self, key: str) -> Mapping[str, bytes]:

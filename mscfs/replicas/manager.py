@@ -398,9 +398,14 @@ class ReplicaManager(StorageProvider):
         uid: int | None = None,
         gid: int | None = None,
         modified_ns: int | None = None,
+        expected: Version | None = None,
     ) -> ObjectMetadata:
         """Keep attributes on the primary. A new mtime is a new version there, so the replicas follow."""
-        written = self.primary.set_posix_attributes(key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns)
+        if self._consistency == "replica":
+            expected = None  # what a replica tells need be no version that the primary ever had
+        written = self.primary.set_posix_attributes(
+            key, mode=mode, uid=uid, gid=gid, modified_ns=modified_ns, expected=expected
+        )
         if not written.is_directory:
             self._replicate(written)
         return written

@@ -652,6 +652,17 @@ class TestAttributes:
         assert directory.mode == stat.S_IMODE((base / "d").stat().st_mode)
         assert provider.head_directory("d/").mode == directory.mode
 
+    def test_W5_attributes_are_set_on_the_version_they_are_meant_for_or_on_none(
+        self, provider: StorageProvider, base: Path
+    ) -> None:
+        before = provider.put("k", b"one").version
+        now = provider.put("k", b"two").version
+        mode = (base / "k").stat().st_mode
+        with pytest.raises(VersionMismatchError):
+            provider.set_posix_attributes("k", mode=0o611, modified_ns=OLD, expected=before)
+        assert (provider.head("k").version, (base / "k").stat().st_mode) == (now, mode)
+        assert provider.set_posix_attributes("k", mode=0o611, modified_ns=OLD, expected=now).mode == 0o611
+
     def test_W9_set_posix_attributes(self, provider: StorageProvider, base: Path) -> None:
         provider.put("k", b"1")
         changed = provider.set_posix_attributes("k", mode=0o600, modified_ns=OLD)
