@@ -185,8 +185,9 @@ class Namespace:
         if child is not None and child.hides and child.metadata is None:
             # It never was on the primary, and what is there comes to light: listings do not vouch for its absence.
             parent.listing = None
-        if len(parent.removed) >= REMEMBERED_REMOVALS:
-            # Far more than can be under way: forget the older half, and believe no listing that they belong to.
+        if len(parent.removed) >= REMEMBERED_REMOVALS and parent.coming is None:
+            # Far more than can be under way, as no listing is that would tell of them again: forget the older half,
+            # and believe no listing that they belong to.
             parent.listing = None
             for old in list(parent.removed)[: REMEMBERED_REMOVALS // 2]:
                 del parent.removed[old]
