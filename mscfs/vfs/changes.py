@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import stat
 import time
 from dataclasses import dataclass
 
 from mscfs.config.values import MIB
-from mscfs.errors import IsADirectoryKeyError
-from mscfs.types import ObjectMetadata, representable
+from mscfs.errors import IsADirectoryKeyError, VersionMismatchError
+from mscfs.types import ObjectMetadata, Version, representable
 from mscfs.vfs.attributes import Attributes
 from mscfs.vfs.core import Core
 from mscfs.vfs.handles import repin, reversioned
@@ -104,22 +105,31 @@ class Changes(Core):
     async def _truncate(self, inode: Inode, size: int, *, bring_home: bool = False) -> None:
         if inode.is_directory:
             raise IsADirectoryKeyError("is a directory", key=inode.key)
-        async with inode.lock:
-            if size == 0 and inode.staging is None:
-                base = inode.metadata.version if inode.metadata is not None else None
-                inode.staging = self._area.create(inode.key, "replace", base)
-                repin(inode)
-            staging = await self._staging(inode)
-            if size == 0:
-                staging.mode = "replace"
-            self._area.reserve(staging, size)
-            staging.truncate(size)
-            inode.overrides.changed(time.time_ns())
-            if bring_home:
-                # With the lock held: the end of somebody's handle must not take over the upload, and its error.
-                await self._uploads.bring_home(inode)
+        try:
+            async with inode.lock:
+                await self._truncate_held(inode, size, bring_home=bring_home)
+        except OSError:
+            if not inode.handles:
+                # Nobody is left to send it: as after a close() that failed.
+                await self._uploads.settle(inode)
+            raise
         if not inode.handles:
             await self._uploads.discard(inode)
+
+    async def _truncate_held(self, inode: Inode, size: int, *, bring_home: bool) -> None:
+        if size == 0 and inode.staging is None:
+            base = inode.metadata.version if inode.metadata is not None else None
+            inode.staging = self._area.create(inode.key, "replace", base)
+            repin(inode)
+        staging = await self._staging(inode)
+        if size == 0:
+            staging.mode = "replace"
+        self._area.reserve(staging, size)
+        staging.truncate(size)
+        inode.overrides.changed(time.time_ns())
+        if bring_home:
+            # With the lock held: the end of somebody's handle must not take over the upload, and its error.
+            await self._uploads.bring_home(inode)
 
     async def _set_posix_attributes(self, inode: Inode, change: Change) -> None:
         overrides = inode.overrides
@@ -134,24 +144,34 @@ class Changes(Core):
         if change.mtime_ns is not None:
             overrides.mtime_ns, overrides.is_time_chosen = representable(change.mtime_ns), True
         overrides.ctime_ns = time.time_ns()
-        stored = (
-            inode.metadata is not None
-            and not inode.detached
-            and not (inode.staging is not None and inode.staging.dirty)
-        )
-        if not (stored and change.is_kept_by_store and self.manager.capabilities.posix_attributes):
-            self._saver.changed(inode)
+        if change.is_kept_by_store and self.manager.capabilities.posix_attributes:
+            if inode.kind != stat.S_IFLNK:
+                await self._set_on_store(inode, change)
             return
-        if inode.kind == stat.S_IFLNK:
-            return
-        async with inode.lock:
-            before = inode.metadata
-            written = await self._run_blocking(self._keep_attributes, inode.key, change)
-            self._on_wishes()
-            self.namespace.changed(inode, written)
-            reversioned(inode, before.version if before is not None else None, written.version)
+        self._saver.changed(inode)
 
-    def _keep_attributes(self, key: str, change: Change) -> ObjectMetadata:
+    async def _set_on_store(self, inode: Inode, change: Change) -> None:
+        for is_last in (False, True):
+            async with inode.lock:  # what is on its way takes along what was set before it left
+                before = inode.metadata
+                if before is None or inode.detached or (inode.staging is not None and inode.staging.dirty):
+                    return
+                try:
+                    expected = None if inode.is_directory else before.version
+                    written = await self._run_blocking(self._keep_attributes, inode.key, change, expected)
+                except VersionMismatchError:
+                    if is_last:
+                        raise
+                else:
+                    self._on_wishes()
+                    self.namespace.changed(inode, written)
+                    reversioned(inode, before.version, written.version)
+                    return
+            # It was changed elsewhere, and is not what our pages and staged changes are of.
+            if not await self.namespace.revalidate(inode) and inode.detached:
+                raise OSError(errno.ESTALE, "the file was changed elsewhere")
+
+    def _keep_attributes(self, key: str, change: Change, expected: Version | None) -> ObjectMetadata:
         return self.manager.set_posix_attributes(
-            key, mode=change.mode, uid=change.uid, gid=change.gid, modified_ns=change.mtime_ns
+            key, mode=change.mode, uid=change.uid, gid=change.gid, modified_ns=change.mtime_ns, expected=expected
         )

@@ -120,6 +120,13 @@ class Core:
         except FileNotFoundError:
             return None
 
+    def _add(self, directory: Inode, name: str, kind: int) -> Inode:
+        """The inode of what was made under a name that was free."""
+        if name in directory.children:
+            # Older content went home to it since (W4).
+            self.namespace.part(directory, name)
+        return self._table.add(directory, name, kind)
+
     @staticmethod
     def _names_changed(directory: Inode) -> None:
         """A name was made in a directory or taken away: its mtime says so, also where no store keeps one."""

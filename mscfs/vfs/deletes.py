@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mscfs.errors import VersionMismatchError
 from mscfs.journal import Journal
+from mscfs.providers.sources import holds_file
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.types import Version
+from mscfs.vfs.renames import on_primary
 
 
 def delete_object(manager: ReplicaManager, journal: Journal, key: str, version: Version) -> None:
@@ -31,3 +35,10 @@ def settle_delete(manager: ReplicaManager, journal: Journal, key: str, version: 
         journal.finish_delete(key)  # not ours to remove, and its copies are of use
         return
     journal.finish_delete(key, manager.deletion_wishes(key))
+
+
+def delete_if_held(manager: ReplicaManager, key: str, content: Path) -> None:
+    """Delete the object of a key if it holds what is in a file here. Another host's is left alone."""
+    present = on_primary(manager, key)
+    if present is not None and holds_file(manager.primary, present, content):
+        manager.delete(key, expected=present.version)

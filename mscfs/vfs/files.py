@@ -37,6 +37,10 @@ class Files(Changes):
             raise IsADirectoryKeyError("is a directory", key=inode.key)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._check_writable()
+        while inode.going is not None:
+            await inode.going.wait()
+            if inode.deleted:
+                raise OSError(errno.ESTALE, "the name is another file's by now, or nobody's")
         direct = bool(flags & os.O_DIRECT)
         if (direct or not self.namespace.is_fresh(inode)) and not await self.namespace.revalidate(inode, alone=direct):
             raise OSError(errno.ESTALE, "the file changed since it was looked up")
@@ -84,7 +88,7 @@ class Files(Changes):
         except BaseException:
             self._area.discard(staging)
             raise
-        inode = self._table.add(directory, name, stat.S_IFREG)
+        inode = self._add(directory, name, stat.S_IFREG)
         inode.staging = staging
         overrides = inode.overrides
         overrides.mode, overrides.uid, overrides.gid = mode, owner.uid, owner.gid
@@ -153,17 +157,21 @@ class Files(Changes):
         self.handles.remove(handle_number)
         if handle.writable:
             inode.writers -= 1
-        while len(inode.handles) == 1 and inode.staging is not None:
-            # Still counted as open, so that the inode outlives the upload. Somebody may truncate it by path meanwhile.
-            if inode.deleted:
-                await self._uploads.discard(inode)
-            else:
-                await self._uploads.settle(inode)
-        inode.handles.discard(handle)
-        if handle.reader is not None:
-            handle.reader.close(last=not inode.handles)
-        await self._delete_if_unread(inode)
-        self._table.drop_if_idle(inode)
+        try:
+            while len(inode.handles) == 1 and inode.staging is not None:
+                # Still counted as open, so that the inode outlives the upload. Somebody may truncate it meanwhile.
+                if inode.deleted:
+                    await self._uploads.discard(inode)
+                else:
+                    await self._uploads.settle(inode)
+        finally:
+            inode.handles.discard(handle)
+            if handle.reader is not None:
+                handle.reader.close(last=not inode.handles)
+        try:
+            await self._delete_if_unread(inode)
+        finally:
+            self._table.drop_if_idle(inode)
 
     def _opened(self, inode: Inode, flags: int) -> tuple[int, bool]:
         handle = FileHandle(inode, flags)

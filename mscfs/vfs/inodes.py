@@ -50,6 +50,7 @@ class Inode:
         "deleted",
         "detached",
         "entries",
+        "going",
         "handles",
         "hides",
         "kind",
@@ -90,6 +91,8 @@ class Inode:
         self.detached = False
         self.deleted = False
         """It lost its name here (unlink, rename over it): what is written to it goes nowhere."""
+        self.going: trio.Event | None = None
+        """Set when it is known whether the name, which is being taken away with its object, was lost: see `leaving`."""
         self.sticky = False
         """A directory that exists here although the store may know nothing below it any more."""
         self.hides = False
@@ -167,6 +170,20 @@ class Inode:
             or (self.entries and self.entries.references)
             or (self.parent and self.parent.coming and self.change > self.parent.coming.serial)
         )
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Its object is about to go, for whose readers was provided: until that has happened or failed nobody opens it.
+
+        He would be told ESTALE when he reads.
+        """
+        going = self.going = trio.Event()
+        try:
+            yield
+        finally:
+            going.set()
+            if self.going is going:
+                self.going = None
 
     @contextmanager
     def used(self) -> Iterator[Self]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 
 from mscfs.errors import DirectoryNotEmptyError, IsADirectoryKeyError, NotADirectoryKeyError, StorageError
 from mscfs.replicas.outage import refuse_in_outage
 from mscfs.types import ObjectMetadata, Version
-from mscfs.vfs.deletes import delete_object
+from mscfs.vfs.deletes import delete_if_held, delete_object
 from mscfs.vfs.directorymoves import DirectoryMoves
 from mscfs.vfs.inodes import Inode
 from mscfs.vfs.renames import rename_object
@@ -58,20 +58,35 @@ class Moves(DirectoryMoves):
         if inode.is_directory:
             raise IsADirectoryKeyError("is a directory", key=inode.key)
         async with inode.lock:
-            if inode.metadata is not None:
-                if inode.handles and inode.staging is None:
-                    version = inode.metadata.version
-                    await self._run_blocking(self._journal.begin_delete, inode.key, version)
-                    self.namespace.deferred[inode.key] = version
-                else:
-                    refuse_in_outage(self.manager, inode.key)
-                    await self._run_blocking(
-                        delete_object, self.manager, self._journal, inode.key, inode.metadata.version
-                    )
-                    self._on_wishes()
-            await self._lose_name(directory, inode)
+            with inode.leaving():
+                await self._delete_or_defer(inode)
+                await self._lose_name(directory, inode)
         if not inode.handles:
             await self._uploads.discard(inode)
+
+    async def _delete_or_defer(self, inode: Inode) -> None:
+        """What becomes of the object of a name that goes."""
+        if inode.metadata is None:
+            await self._delete_doubtful(inode)
+        elif inode.handles and inode.staging is None:
+            version = inode.metadata.version
+            await self._run_blocking(self._journal.begin_delete, inode.key, version)
+            self.namespace.deferred[inode.key] = version
+        else:
+            refuse_in_outage(self.manager, inode.key)
+            await self._run_blocking(delete_object, self.manager, self._journal, inode.key, inode.metadata.version)
+            self._on_wishes()
+
+    async def _delete_doubtful(self, inode: Inode) -> None:
+        """A name goes of which the primary told nothing, but may have an upload whose answer was lost.
+
+        Where nobody can tell now, as in an outage, it may come to light when the primary is back.
+        """
+        staging = inode.staging
+        if staging is not None and staging.in_doubt and not self.namespace.is_down:
+            with suppress(StorageError):
+                await self._run_blocking(delete_if_held, self.manager, inode.key, staging.path)
+                self._on_wishes()
 
     async def rename(self, parent: int, name: str, new_parent: int, new_name: str, flags: int) -> None:
         """Rename a file, link or directory, replacing a file or an empty directory of the new name.
@@ -93,9 +108,10 @@ class Moves(DirectoryMoves):
                     return
                 if not inode.is_directory:
                     await self._vacate(target_directory.key + new_name)
-                    if replaced is not None:
-                        await self._keep_for_readers(replaced)
-                    await self._rename(inode, source_directory, target_directory, new_name, flags)
+                    with nullcontext() if replaced is None else replaced.leaving():
+                        if replaced is not None:
+                            await self._keep_for_readers(replaced)
+                        await self._rename(inode, source_directory, target_directory, new_name, flags)
                     if replaced is not None:
                         self._table.drop_if_idle(replaced)
                     return
@@ -150,6 +166,8 @@ class Moves(DirectoryMoves):
                     raise
                 self._on_wishes()
             elif inode.staging is not None:
+                for one in {inode, replaced or inode}:
+                    await self._delete_doubtful(one)
                 await self._uploads.forget_row(inode.staging)
                 inode.staging.renamed(target)
             current = target_directory.children.get(new_name)

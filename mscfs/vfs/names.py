@@ -155,7 +155,7 @@ class Names(Changes):
             await self._check_vacant(directory, name)
             written = await self._run_blocking(self.manager.make_symlink, directory.key + name, target)
             self._on_wishes()
-            inode = self._table.add(directory, name, stat.S_IFLNK)
+            inode = self._add(directory, name, stat.S_IFLNK)
             self.namespace.changed(inode, written)
             inode.overrides.uid, inode.overrides.gid = owner.uid, owner.gid
             self._names_changed(directory)
@@ -170,7 +170,7 @@ class Names(Changes):
             metadata = self._saver.for_directory(mode, owner.uid, owner.gid)
             await self._run_blocking(self._make_directory, key, mode, owner, metadata)
             self._on_wishes()
-            inode = self._table.add(directory, name, stat.S_IFDIR)
+            inode = self._add(directory, name, stat.S_IFDIR)
             self.namespace.changed(inode, replace(directory_metadata(key), metadata=metadata))
             self.namespace.made_directory(inode)
             inode.overrides.mode, inode.overrides.uid, inode.overrides.gid = mode, owner.uid, owner.gid

@@ -10,11 +10,11 @@ from functools import partial
 
 import trio
 
-from mscfs.errors import NotFoundError, StorageError
+from mscfs.errors import NotFoundError, StorageError, VersionMismatchError
 from mscfs.journal import FinishedUpload, Journal, UploadMode
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.replicas.outage import refuse_in_outage
-from mscfs.types import ObjectMetadata
+from mscfs.types import ObjectMetadata, Version
 from mscfs.vfs import streams
 from mscfs.vfs.commits import Commits
 from mscfs.vfs.inodes import MAY_GIVE_AWAY, Inode
@@ -102,13 +102,13 @@ class Uploads:
             metadata = await self._user_metadata(inode, staging.mode, with_time=staging.stream is None)
             written = await self._send(key, staging, metadata)
         except StorageError as error:
-            staging.in_doubt = staging.in_doubt or error.transient
             await self._run_blocking(self._keep, key, staging, error)
             raise
         # Whatever fails from here on: this is what the primary holds, and what the next attempt replaces.
         staging.base, staging.mode = written.version, "update"
         if inode.overrides.any and self._manager.capabilities.posix_attributes:
-            written = await self._run_blocking(self._keep_attributes, key, inode.overrides)
+            with suppress(VersionMismatchError):  # it was replaced elsewhere already, and these are not for that
+                written = await self._run_blocking(self._keep_attributes, key, inode.overrides, written.version)
             staging.base = written.version
             inode.overrides.xattrs = None
         await self._finish(staging, written)
@@ -124,15 +124,20 @@ class Uploads:
             written = await stream.complete(staging.size, metadata, key=key, expected=expected)
             if written is not None:
                 return written
-        written = await self._transport.upload(
-            key,
-            staging.path,
-            metadata=metadata,
-            if_absent=False,
-            expected=expected,
-            # The parts, or an attempt before, may have become the object although nobody told us.
-            repeated=stream is not None or staging.in_doubt,
-        )
+        # The parts, or an attempt before, may have become the object although nobody told us.
+        staging.in_doubt = staging.in_doubt or stream is not None
+        try:
+            written = await self._transport.upload(
+                key,
+                staging.path,
+                metadata=metadata,
+                if_absent=False,
+                expected=expected,
+                repeated=staging.in_doubt,
+            )
+        except StorageError as error:
+            staging.in_doubt = staging.in_doubt or error.transient
+            raise
         return replace(written, metadata=metadata or {}) if written.metadata is None else written
 
     def _keep(self, key: str, staging: StagingFile, error: StorageError) -> None:
@@ -155,7 +160,7 @@ class Uploads:
                 metadata = (await self._run_blocking(self._manager.primary.head, inode.key)).metadata
         return self._saver.for_upload(inode, metadata or {}, with_time=with_time)
 
-    def _keep_attributes(self, key: str, overrides: Overrides) -> ObjectMetadata:
+    def _keep_attributes(self, key: str, overrides: Overrides, expected: Version) -> ObjectMetadata:
         if overrides.xattrs is not None:
             self._manager.primary.set_xattrs(key, overrides.xattrs)
         return self._manager.primary.set_posix_attributes(
@@ -164,6 +169,7 @@ class Uploads:
             uid=overrides.uid if MAY_GIVE_AWAY else None,
             gid=overrides.gid if MAY_GIVE_AWAY else None,
             modified_ns=overrides.mtime_ns,
+            expected=expected,
         )
 
     async def _finish(self, staging: StagingFile, written: ObjectMetadata) -> None:
@@ -212,5 +218,8 @@ class Uploads:
             if staging.row is not None:
                 end = self._journal.release_upload if staging.kept else self._journal.drop_upload
                 await self._run_blocking(end, staging.row)
+        except StorageError as error:
+            # Whoever closes it must not be kept from it; the next mount finds out what became of the content.
+            log.warning("the journal still has %s in hand: %s", staging.path, error)
         finally:
             self._area.discard(staging)

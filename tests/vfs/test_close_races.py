@@ -7,6 +7,7 @@ may wait or not: in the end the primary, the mount and a local directory would h
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -171,3 +172,27 @@ def hold_the_next_upload(w: World, moment: str) -> tuple[trio.Event, trio.Event]
 
     w.transport.upload = upload
     return held, go_on
+
+
+async def test_W9_a_mode_set_while_a_close_waits_for_the_journal_is_kept(tmp_path):
+    async with world(tmp_path, metadata_ttl=60) as w:
+        handle, _, made = await w.fs.create(ROOT, "a", 0o644, os.O_WRONLY, ME)
+        await w.fs.write(handle, 0, MINE)
+        held, go_on = trio.Event(), trio.Event()
+        commits = w.fs._uploads._commits
+        real = commits.write
+
+        async def slow(finished):
+            held.set()
+            await go_on.wait()
+            await real(finished)
+
+        commits.write = slow
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(w.fs.flush, handle)
+            await held.wait()
+            nursery.start_soon(w.fs.set_attributes, made.number, Change(mode=0o600))
+            await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+        await w.fs.release(handle)
+        assert stat.S_IMODE((w.store("primary") / "a").stat().st_mode) == 0o600

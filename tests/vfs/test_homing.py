@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
-from mscfs.errors import NotFoundError
-from mscfs.vfs.changes import USED_ANEW
+from mscfs.errors import NoSpaceError, NotFoundError, StoreUnavailableError
+from mscfs.vfs.changes import USED_ANEW, Change
 from mscfs.vfs.homing import FIRST_PAUSE, LONGEST_PAUSE
 from mscfs.vfs.inodes import ROOT
 from mscfs.vfs.recovery import settle_upload
@@ -222,3 +223,87 @@ async def test_R2_what_is_done_while_older_content_goes_home_is_what_the_name_sh
         assert on_primary(w, "known") == b"newer"
         assert (await walk(w.fs, "known")).size == 5
         assert await read_file(w.fs, (await walk(w.fs, "known")).number) == b"newer"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize("is_changed", [False, True])
+async def test_W4_W5_a_truncate_by_path_that_fails_waits_as_a_close_does(tmp_path, autojump_clock, size, is_changed):
+    """It goes home when the primary is back, if nobody wrote to the file since, and never later over that."""
+    async with running(tmp_path, objects=True, metadata_ttl=1) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        number = (await walk(w.fs, "a")).number
+        store = switch(w)
+        real = store.inner.put
+
+        def fails(*_: object, **__: object) -> None:
+            raise StoreUnavailableError("no answer", store="data")
+
+        store.inner.put = fails
+        with pytest.raises(OSError) as error:
+            await w.fs.set_attributes(number, Change(size=size))
+        assert error.value.errno == errno.EIO
+        store.inner.put = real
+        switch(w, on=False, known=True)
+        assert (await walk(w.fs, "a")).size == 3
+        if is_changed:
+            store.inner.put("a", b"theirs, and newer")
+        switch(w, on=True)
+        await trio.sleep(100)
+        await w.fs.finish()
+        expected = b"theirs, and newer" if is_changed else b"old"[:size]
+        assert on_primary(w, "a") == expected
+        assert (await walk(w.fs, "a")).size == len(expected)
+
+
+async def test_W4_a_journal_that_fails_at_the_last_close_keeps_no_handle(tmp_path, monkeypatch, caplog):
+    async with world(tmp_path, objects=True) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        handle, _ = await w.fs.open((await walk(w.fs, "a")).number, os.O_WRONLY | os.O_TRUNC)
+        await w.fs.write(handle, 0, b"new, longer")
+        switch(w, on=False, known=True)
+        with pytest.raises(OSError, match="no answer"):
+            await w.fs.flush(handle)
+        inode = w.fs.handles.file(handle).inode
+
+        def full(_: object) -> None:
+            raise NoSpaceError("no room for the journal")
+
+        monkeypatch.setattr(w.parts.journal, "release_upload", full)
+        await w.fs.release(handle)
+        assert "the journal still has" in caplog.text
+        assert (inode.handles, inode.staging) == (set(), None)
+        assert (await walk(w.fs, "a")).size == 3
+        (kept,) = w.parts.journal.uploads()
+        assert kept.staging.read_bytes() == b"new, longer"
+
+
+@pytest.mark.parametrize("made", ["file", "link", "directory"])
+async def test_W4_what_went_home_while_its_name_was_used_anew_is_in_nobody_s_way(tmp_path, made):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        listed, go_on = trio.Event(), trio.Event()
+
+        async def hold(what: str, *_: object) -> None:
+            if what == "list":
+                listed.set()
+                await go_on.wait()
+
+        w.transport.before = hold
+        w.parts.namespace._begin(w.parts.namespace.table.root)
+        await listed.wait()
+        vacate = w.fs._vacate
+
+        async def home_meanwhile(key: str) -> None:
+            await vacate(key)
+            serial = w.parts.namespace.serial
+            w.parts.homing._tell(w.parts.manager.primary.put(key, b"older"), serial)
+
+        w.fs._vacate = home_meanwhile
+        if made == "file":
+            await write_file(w.fs, ROOT, "a", b"newer")
+        elif made == "link":
+            await w.fs.symlink(ROOT, "a", "target", ME)
+        else:
+            await w.fs.make_directory(ROOT, "a", 0o755, ME)
+        go_on.set()
+        kind = {"file": stat.S_ISREG, "link": stat.S_ISLNK, "directory": stat.S_ISDIR}[made]
+        assert kind((await walk(w.fs, "a")).mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -10,11 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from mscfs.errors import NoSpaceError, StoreUnavailableError, VersionMismatchError
+from mscfs.errors import NoSpaceError, StoreTimeoutError, StoreUnavailableError, VersionMismatchError
 from mscfs.journal import Wish
 from mscfs.providers.page import paginate
 from mscfs.replicas.step import bring_up_to_date
-from mscfs.vfs.deletes import settle_delete
+from mscfs.vfs.deletes import delete_object, settle_delete
 from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
 from tests.doubles import Scripted
@@ -313,3 +314,193 @@ async def test_W7_R2_what_is_not_sent_yet_keeps_its_name_when_a_rename_onto_it_f
         await w.fs.flush(handle)
         await w.fs.release(handle)
         assert await read_file(w.fs, made.number) == b"unsent"
+
+
+async def test_R2_a_truncate_that_cannot_be_does_not_hide_later_changes(tmp_path, autojump_clock):
+    async with world(tmp_path, objects=True, metadata_ttl=1) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        number = (await w.fs.lookup(ROOT, "a")).number
+        with pytest.raises(OSError) as error:
+            await w.fs.set_attributes(number, Change(size=1 << 62))
+        assert error.value.errno == errno.EFBIG
+        w.parts.manager.primary.put("a", b"changed elsewhere")
+        await trio.sleep(2)
+        assert (await w.fs.lookup(ROOT, "a")).size == 17
+
+
+@pytest.mark.parametrize("lost_by", ["unlink", "rename"])
+async def test_W8_nobody_opens_a_file_whose_object_is_about_to_go(tmp_path, lost_by):
+    """He would be told ESTALE when he reads. At open() it has the kernel look the name up again."""
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        await write_file(w.fs, ROOT, "b", b"new")
+        number = (await w.fs.lookup(ROOT, "a")).number
+        held, go_on = trio.Event(), trio.Event()
+        real = w.fs._run_blocking
+
+        async def slow(call, *arguments):
+            if call in {delete_object, w.fs._rename_object}:
+                held.set()
+                await go_on.wait()
+            return await real(call, *arguments)
+
+        async def opens() -> None:
+            with pytest.raises(OSError) as error:
+                await w.fs.open(number, os.O_RDONLY)
+            assert error.value.errno == errno.ESTALE
+
+        w.fs._run_blocking = slow
+        lose = w.fs.unlink(ROOT, "a") if lost_by == "unlink" else w.fs.rename(ROOT, "b", ROOT, "a", 0)
+        async with trio.open_nursery() as nursery:
+
+            async def lost() -> None:
+                await lose
+
+            nursery.start_soon(lost)
+            await held.wait()
+            nursery.start_soon(opens)
+            await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+        if lost_by == "rename":
+            assert await read_file(w.fs, (await w.fs.lookup(ROOT, "a")).number) == b"new"
+
+
+async def test_W8_a_file_whose_unlink_fails_is_opened_by_who_waited(tmp_path):
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        number = (await w.fs.lookup(ROOT, "a")).number
+        held, go_on = trio.Event(), trio.Event()
+        real = w.fs._run_blocking
+
+        async def fails(call, *arguments):
+            if call == delete_object:
+                held.set()
+                await go_on.wait()
+                raise StoreUnavailableError("no answer")
+            return await real(call, *arguments)
+
+        async def unlink() -> None:
+            with pytest.raises(OSError, match="no answer"):
+                await w.fs.unlink(ROOT, "a")
+
+        async def reads() -> None:
+            assert await read_file(w.fs, number) == b"old"
+
+        w.fs._run_blocking = fails
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unlink)
+            await held.wait()
+            nursery.start_soon(reads)
+            await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+
+
+@pytest.mark.parametrize("lost_by", ["unlink", "rename", "rename over it"])
+@pytest.mark.parametrize("is_theirs", [False, True])
+async def test_W8_an_object_whose_upload_got_no_answer_goes_with_its_name(tmp_path, lost_by, is_theirs):
+    """But not what another host made under the name."""
+    async with world(tmp_path, objects=True, metadata_ttl=0) as w:
+        handle, _, _ = await w.fs.create(ROOT, "a", 0o644, os.O_WRONLY, ME)
+        await w.fs.write(handle, 0, b"data")
+        real = w.transport.upload
+
+        async def unanswered(*arguments, **named):
+            await real(*arguments, **named)
+            raise StoreTimeoutError("no answer", store="data")
+
+        w.transport.upload = unanswered
+        with pytest.raises(OSError, match="no answer"):
+            await w.fs.fsync(handle)
+        w.transport.upload = real
+        if is_theirs:
+            w.parts.manager.primary.put("a", b"theirs")
+        handles = [handle]
+        if lost_by == "unlink":
+            await w.fs.unlink(ROOT, "a")
+        elif lost_by == "rename":
+            await w.fs.rename(ROOT, "a", ROOT, "b", 0)
+        else:
+            handles.append((await w.fs.create(ROOT, "b", 0o644, os.O_WRONLY, ME))[0])
+            await w.fs.rename(ROOT, "b", ROOT, "a", 0)
+            await w.fs.unlink(ROOT, "a")
+        for one in handles:
+            await w.fs.flush(one)
+            await w.fs.release(one)
+        expected = {"a": b"theirs"} if is_theirs else {}
+        if lost_by == "rename":
+            expected["b"] = b"data"
+        primary = w.parts.manager.primary
+        assert {entry.key: primary.get(entry.key).read_all() for entry in primary.list()} == expected
+
+
+async def test_W8_what_is_removed_during_a_listing_stays_away_however_much_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("mscfs.vfs.namespace.REMEMBERED_REMOVALS", 4)
+    async with world(tmp_path, objects=True, metadata_ttl=60) as w:
+        for name in "abcdef":
+            await write_file(w.fs, ROOT, name, b"x")
+        pages = list(w.parts.manager.primary.list_pages(""))
+        held, go_on = trio.Event(), trio.Event()
+
+        async def slow(_: str, on_page, **__: object):
+            held.set()
+            await go_on.wait()
+            for page in pages:
+                on_page(page)
+            return ()
+
+        w.transport.list_directory = slow
+        w.parts.namespace._begin(w.parts.namespace.table.root)
+        await held.wait()
+        for name in "abcdef":
+            await w.fs.unlink(ROOT, name)
+        go_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await names(w.fs) == []
+
+
+@pytest.mark.parametrize("theirs", [b"new", b"new and longer"])
+@pytest.mark.parametrize("change", [Change(mode=0o600), Change(mtime_ns=1)], ids=["mode", "time"])
+async def test_W5_R1_attributes_set_on_what_was_replaced_elsewhere_make_it_nobody_s_own(tmp_path, theirs, change):
+    """Neither do our pages pass for its content, nor do staged changes of the old content for changes of it."""
+    async with world(tmp_path, metadata_ttl=60) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        number = (await w.fs.lookup(ROOT, "a")).number
+        handle, _ = await w.fs.open(number, os.O_RDONLY)
+        await w.fs.release(handle)
+        put(w.store("primary") / "a", theirs)
+        assert (await w.fs.set_attributes(number, change)).size == len(theirs)
+        handle, keep = await w.fs.open(number, os.O_RDWR)
+        assert not keep
+        await w.fs.write(handle, 0, b"N")
+        await w.fs.fsync(handle)
+        put(w.store("primary") / "a", theirs)
+        with pytest.raises(OSError) as error:
+            await w.fs.set_attributes(number, change)
+        assert error.value.errno == errno.ESTALE  # the kernel looks it up again
+        await w.fs.write(handle, 0, b"MINE")
+        with pytest.raises(OSError) as error:
+            await w.fs.flush(handle)
+        assert error.value.errno == errno.ESTALE
+        await w.fs.release(handle)
+        assert (w.store("primary") / "a").read_bytes() == theirs
+
+
+async def test_W5_a_file_replaced_elsewhere_as_soon_as_it_was_sent_is_not_taken_for_ours(tmp_path):
+    async with world(tmp_path, metadata_ttl=0) as w:
+        handle, _, _ = await w.fs.create(ROOT, "a", 0o644, os.O_RDWR, ME)
+        await w.fs.write(handle, 0, b"ours")
+        real = w.transport.upload
+
+        async def upload(*arguments, **named):
+            written = await real(*arguments, **named)
+            put(w.store("primary") / "a", b"theirs")
+            return written
+
+        w.transport.upload = upload
+        await w.fs.flush(handle)
+        w.transport.upload = real
+        await w.fs.write(handle, 0, b"O")
+        with pytest.raises(OSError) as error:
+            await w.fs.flush(handle)
+        assert error.value.errno == errno.ESTALE
+        assert (w.store("primary") / "a").read_bytes() == b"theirs"
