@@ -23,7 +23,8 @@ import operator
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -117,6 +118,8 @@ class Journal:
         self._database = Database(path, _SCHEMA, SCHEMA_VERSION)
         self._unsent: set[str] = set()
         """Keys of uploads that this process began, or found left behind; some may be finished."""
+        self._dropped: list[ClaimedWish] = []
+        """Claims of this process that it could not give back: the next `claim` voids them."""
         # Not the module's own generator: programs seed that, and rely on what it gives them next.
         self._random = random.Random()  # noqa: S311 - jitter
 
@@ -138,7 +141,14 @@ class Journal:
         now = self._clock()
         until = math.inf if even_if_not_due else now
         owner, names = process_token(), list(self._named(replicas))
-        with self._database.transaction(durable=False) as connection:
+        dropped: list[ClaimedWish] = []
+        with self._giving_back(dropped) as connection:
+            dropped += self._dropped
+            del self._dropped[: len(dropped)]
+            connection.executemany(
+                "UPDATE wishes SET owner = NULL WHERE replica = ? AND key = ? AND owner = ?",
+                [(claimed.replica, _blob(claimed.key), owner) for claimed in dropped],
+            )
             connection.executemany(
                 "UPDATE wishes SET due = ? WHERE replica = ? AND owner IS NULL AND due > ?",
                 [(now, name, now + _LATEST_DUE) for name in names],
@@ -154,7 +164,7 @@ class Journal:
         """The wanted state is reached. A wish renewed since it was claimed stays, and is due again."""
         row = (claimed.replica, _blob(claimed.key))
         # Not forced to disk: a finish lost in a crash costs one repetition that finds nothing to do.
-        with self._database.transaction(durable=False) as connection:
+        with self._giving_back([claimed]) as connection:
             connection.execute(
                 "DELETE FROM wishes WHERE replica = ? AND key = ? AND serial = ?", (*row, claimed.serial)
             )
@@ -166,7 +176,7 @@ class Journal:
     def postpone(self, claimed: ClaimedWish, error: str) -> float:
         """Try again later: pauses grow with each attempt and are jittered. Returns the pause in seconds."""
         pause = min(FIRST_PAUSE * 2.0 ** min(claimed.attempts, 30), LONGEST_PAUSE) * self._random.uniform(*_JITTER)
-        with self._database.transaction(durable=False) as connection:
+        with self._giving_back([claimed]) as connection:
             connection.execute(
                 "UPDATE wishes SET owner = NULL, attempts = attempts + 1, due = ?, error = ?"
                 " WHERE replica = ? AND key = ?",
@@ -176,10 +186,20 @@ class Journal:
 
     def release(self, claimed: ClaimedWish) -> None:
         """Give a claim back untouched (shutdown)."""
-        with self._database.transaction(durable=False) as connection:
+        with self._giving_back([claimed]) as connection:
             connection.execute(
                 "UPDATE wishes SET owner = NULL WHERE replica = ? AND key = ?", (claimed.replica, _blob(claimed.key))
             )
+
+    @contextmanager
+    def _giving_back(self, claims: Sequence[ClaimedWish]) -> Iterator[Connection]:
+        """A transaction that ends claims. Where it fails nobody works on these wishes all the same."""
+        try:
+            with self._database.transaction(durable=False) as connection:
+                yield connection
+        except BaseException:
+            self._dropped.extend(claims)
+            raise
 
     def release_dead_claims(self) -> int:
         """Void the claims of processes that are gone. Returns how many wishes became free."""

@@ -199,7 +199,7 @@ class Replicator:
             try:
                 await self._attempt(wish)
             except StorageError as error:
-                # Its claim stays; the next process of this profile, which finds us gone, takes it up.
+                # The journal voids the claim as soon as it can be written.
                 log.warning("replication waits, the journal cannot be read: %s", error)
                 await trio.sleep(IDLE_SECONDS)
             finally:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from mscfs.errors import NoSpaceError
 from mscfs.journal import ClaimedWish, Journal, Wish, WishKind
 from mscfs.journal.journal import FIRST_PAUSE, LONGEST_PAUSE
 from tests.journal.processes import killed, program
@@ -181,6 +184,33 @@ def test_released_wishes_are_free_at_once(journal: Journal) -> None:
     claimed = claim_one(journal)
     journal.release(claimed)
     assert claim_one(journal) == claimed
+
+
+@pytest.mark.parametrize(
+    "give_back",
+    [
+        lambda journal, claimed: journal.finish(claimed),
+        lambda journal, claimed: journal.postpone(claimed, "down"),
+        lambda journal, claimed: journal.release(claimed),
+    ],
+    ids=["finish", "postpone", "release"],
+)
+def test_W2_a_wish_that_could_not_be_given_back_is_tried_again_by_the_same_process(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, give_back: Callable[[Journal, ClaimedWish], object]
+) -> None:
+    journal.wish([replicate("k")])
+    claimed = claim_one(journal)
+
+    def full(**_: object) -> NoReturn:
+        raise NoSpaceError("no room for the journal")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(journal._database, "transaction", full)
+        for call in (lambda: give_back(journal, claimed), lambda: journal.claim(1)):
+            with pytest.raises(NoSpaceError):
+                call()
+    assert claim_one(journal) == claimed
+    assert journal.claim(1) == [], "it is voided once"
 
 
 def test_the_oldest_come_first_over_all_replicas(journal: Journal, clock: Clock) -> None:
