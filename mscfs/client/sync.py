@@ -77,7 +77,7 @@ def sync_replicas(
     dry run changes nothing. A crash leaves whole copies only.
 
     Raises UsageError for a replica that does not exist, ReadOnlyError for one that may not be written to, and, after
-    all the rest was done, SyncError when anything failed.
+    all the rest was done, SyncError when anything failed. What `on_progress` raises ends the sync of that replica early.
     """
     interruption = Interruption()
     manager = interruption.over(manager)
@@ -101,6 +101,9 @@ def sync_replicas(
     finally:
         for run in runs:
             run.stop()
+    for run in runs:
+        if run.refusal is not None:
+            raise run.refusal
     result = SyncResult(tuple(run.counts() for run in runs), dryrun)
     failed = sum(counts.failed for counts in result.replicas)
     if failed:
@@ -153,6 +156,8 @@ class _Run:
     ) -> None:
         self.replica = replica
         self.failures: list[tuple[str, str, str]] = []
+        self.refusal: BaseException | None = None
+        """What `on_progress` raised: the caller wants no more."""
         self._manager = manager
         self._workers = workers
         self._interruption = interruption
@@ -222,7 +227,7 @@ class _Run:
 
     def _reconcile(self, difference: Difference) -> None:
         if difference.state == "uncertain":
-            difference = decide(difference, self.replica)
+            difference = decide(difference, self._manager.primary, self.replica)
         if difference.state == "fresh":
             self._done("fresh")
         elif self._dryrun and difference.state == "unmatched":
@@ -243,8 +248,7 @@ class _Run:
             counts.deleted += outcome == "deleted"
             counts.bytes += moved
             self._failures_in_a_row = 0
-            if self._on_progress:
-                self._on_progress(self.counts())
+            self._tell()
 
     def _failed(self, key: str, error: BaseException) -> None:
         reason = repr(error)
@@ -261,8 +265,16 @@ class _Run:
             if hopeless and not self._stopped.is_set():
                 self._stopped.set()
                 self.failures.append((self.replica.profile, "", "given up: its store or the primary is in trouble"))
-            if self._on_progress:
-                self._on_progress(self.counts())
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._on_progress is None:
+            return
+        try:
+            self._on_progress(self.counts())
+        except BaseException as error:  # noqa: BLE001 - no thread may end by it: another waits for what it has to do
+            self.refusal = self.refusal or error
+            self._stopped.set()
 
 
 def _differences(manager: ReplicaManager, replica: Replica, path: str) -> Iterator[Difference]:

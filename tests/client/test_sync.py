@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pickle
 import threading
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -106,6 +108,32 @@ def test_a_change_while_it_is_copied_is_copied_too(world, client):
     world.near.before["put"] = change
     client.sync_replicas(replica_indices=[0])
     assert world.near.content("a") == b"B"
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not listed"])
+def test_R4_a_link_that_points_elsewhere_is_not_fresh(world, client, monkeypatch, listed):
+    """All links have the same content, which is none."""
+    if not listed:
+        for store in (world.primary, world.near):
+            monkeypatch.setattr(store, "list", partial(_list_without_metadata, store))
+    keys = ("link", "was a link", "is a link")
+    for key in keys:
+        Store.make_symlink(world.near, key, "old")
+    world.primary.make_symlink("link", "new")
+    Store.put(world.primary, "was a link", b"")
+    world.primary.make_symlink("is a link", "old")
+    Store.put(world.near, "is a link", b"")
+    for key in keys:
+        dry = client.sync_replicas(key, replica_indices=[0], dryrun=True).replicas[0]
+        done = client.sync_replicas(key, replica_indices=[0]).replicas[0]
+        again = client.sync_replicas(key, replica_indices=[0]).replicas[0]
+        assert [(counts.copied, counts.fresh) for counts in (dry, done, again)] == [(1, 0), (1, 0), (0, 1)]
+    assert [world.near.head(key).symlink_target for key in keys] == ["new", None, "old"]
+
+
+def _list_without_metadata(store, *arguments, **options):
+    for entry in Store.list(store, *arguments, **options):
+        yield replace(entry, metadata=None, symlink_target=None, type="file", content_hash="")
 
 
 # -- deleting -------------------------------------------------------------------------------------------------------
@@ -239,6 +267,23 @@ def test_the_replicas_do_not_wait_for_each_other(world, client):
     gate.open()
     worker.join(20)
     assert not worker.is_alive()
+
+
+def test_who_will_not_hear_of_the_progress_any_more_gets_his_own_error_and_waits_for_nobody(world, client):
+    for number in range(50):  # more than the queue holds
+        client.write(f"n{number}", b"x")
+    ended = threading.Event()
+
+    def refuse(_counts):
+        raise BrokenPipeError("nobody reads")
+
+    def sync():
+        with pytest.raises(BrokenPipeError, match="nobody reads"):
+            client.sync_replicas(num_workers=2, on_progress=refuse)
+        ended.set()
+
+    threading.Thread(target=sync, daemon=True).start()
+    assert ended.wait(20)
 
 
 def test_the_primary_being_down_is_a_failure_and_deletes_nothing(world, surplus):

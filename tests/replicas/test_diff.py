@@ -83,9 +83,9 @@ def test_the_caller_may_ask_later(tmp_path: Path) -> None:
     stores.everywhere("k")
     (found,) = compare(stores.primary, replica(stores), decide_all=False)
     assert found.state == "uncertain"
-    assert decide(found, replica(stores)).state == "fresh"
+    assert decide(found, stores.primary, replica(stores)).state == "fresh"
     stores.one.inner.delete("k")
-    assert decide(found, replica(stores)).state == "missing"
+    assert decide(found, stores.primary, replica(stores)).state == "missing"
 
 
 @pytest.mark.parametrize("side", ["primary", "one"])
