@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -209,11 +210,20 @@ class StoreMissingError(StoreUnavailableError):
     advice = "create it, or correct base_path"
 
 
+_NONSENSE = (ValueError, LookupError, AttributeError, TypeError, SyntaxError, AssertionError, RecursionError)
+"""What parsing raises: something is lacking, of another kind, or nested without end. XML's ParseError is a SyntaxError."""
+
+
 def from_nonsense(error: Exception) -> tuple[type[StorageError], str] | None:
-    """The class and the message for what an SDK raises over an answer that it cannot make sense of; None for others."""
-    if isinstance(error, ValueError) and not isinstance(error, MscfsError):
-        return IntegrityError, f"the store's answer makes no sense ({type(error).__name__})"
-    return None
+    """The class and the message for what is raised over an answer that nobody can make sense of; None for others.
+
+    The message tells where it was raised, never what the answer was.
+    """
+    if not isinstance(error, _NONSENSE) or isinstance(error, MscfsError):
+        return None
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}:{place.lineno}"  # noqa: PTH119 - a name is enough
+    return IntegrityError, f"the store's answer makes no sense ({type(error).__name__} at {where})"
 
 
 _BY_ERRNO: dict[int, type[StorageError]] = {

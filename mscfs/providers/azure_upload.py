@@ -85,7 +85,7 @@ class BlockUpload(MultipartUpload):
                 validate_content=self._validate,
                 **condition(if_absent=if_absent, expected=expected),
             )
-        return self._describe(answer, len(body), hashlib.md5(body, usedforsecurity=False).digest())
+            return self._describe(answer, len(body), hashlib.md5(body, usedforsecurity=False).digest())
 
     def _stage(self, number: int, body: bytes | FileSlice, size: int) -> None:
         with self._connection.errors(self._key):
@@ -106,7 +106,7 @@ class BlockUpload(MultipartUpload):
                 metadata=self._metadata,
                 **condition(if_absent=if_absent, expected=expected),
             )
-        return self._describe(answer, sum(self._sizes.values()), md5)
+            return self._describe(answer, sum(self._sizes.values()), md5)
 
     def _describe(self, answer: Mapping[str, Any], size: int, md5: bytes | None) -> ObjectMetadata:
         return with_symlink(

@@ -101,12 +101,14 @@ class ComposedUpload(MultipartUpload):
             else:
                 timeout = self._connection.timeout
                 target.upload_from_string(b"", if_generation_match=condition, timeout=timeout, retry=None)
+            # Before the parts are gone: what goes wrong here is tried again.
+            described = self._describe(target)
         try:
             self.abort()
         except StorageError as error:
             profile, directory = self._connection.profile, self._directory
             _logger.warning("%s: temporary objects below %s stay behind: %s", profile, directory, error.message)
-        return self._describe(target)
+        return described
 
     def abort(self) -> None:
         with self._lock:

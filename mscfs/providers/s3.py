@@ -291,7 +291,9 @@ class S3Provider(StorageProvider):
         self._check_readable(key)
         with self._missing_bucket():
             found = self._sdk.head_answer(key)
-        if expected is not None and Version(found["ContentLength"], tag_of(found)) != expected:
+        with self._connection.errors(key):
+            version = Version(found["ContentLength"], tag_of(found))
+        if expected is not None and version != expected:
             raise VersionMismatchError("the object has changed", store=self.profile, key=key)
         return found
 

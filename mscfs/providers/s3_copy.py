@@ -38,18 +38,19 @@ def copy_object(
     as the server heeds conditions on copies. A copy in parts loses the tags of the object.
     """
     connection = sdk.connection
-    origin = {
-        "CopySource": {"Bucket": connection.bucket, "Key": sdk.named(source)["Key"]},
-        "CopySourceIfMatch": found["ETag"],
-    }
+    with connection.errors(source):
+        origin = {
+            "CopySource": {"Bucket": connection.bucket, "Key": sdk.named(source)["Key"]},
+            "CopySourceIfMatch": found["ETag"],
+        }
+        size = int(found["ContentLength"])
     kept = {name: found[name] for name in _LOST_ON_COPY if name in found}
     rewritten = {name: found[name] for name in _LOST_WITH_METADATA if name in found}
     rewritten["Metadata"] = dict(found.get("Metadata", {}) if metadata is None else metadata)
-    if found["ContentLength"] > largest:
+    if size > largest:
         upload = S3Upload(sdk, target, kept | rewritten)
         with upload.aborted_on_failure():
-            part_size = part_size_for(found["ContentLength"], min(_PART, largest))
-            upload.copy_source(origin, found["ContentLength"], part_size, _THREADS)
+            upload.copy_source(origin, size, part_size_for(size, min(_PART, largest)), _THREADS)
             return upload.complete(if_absent=if_absent)
     request = {**sdk.named(target), **origin, **kept}
     if metadata is not None:
@@ -58,7 +59,7 @@ def copy_object(
         request["IfNoneMatch"] = "*"
     with connection.errors(source):
         answer = connection.client.copy_object(**request)
-    return describe(target, {**found, **rewritten, **kept, **answer["CopyObjectResult"]})
+        return describe(target, {**found, **rewritten, **kept, **answer["CopyObjectResult"]})
 
 
 def _takes_condition(client: Any) -> bool:

@@ -66,7 +66,8 @@ class SdkClient:
 
     def head(self, key: str, *, expected: Version | None = None) -> ObjectMetadata:
         """As `StorageProvider.head`; with `expected`, VersionMismatchError when it is another version."""
-        return describe(key, self.head_answer(key, expected))
+        with self.connection.errors(key):
+            return describe(key, self.head_answer(key, expected))
 
     def head_answer(self, key: str, expected: Version | None = None) -> Mapping[str, Any]:
         """All that boto3 says of an object."""
@@ -133,8 +134,7 @@ class SdkClient:
                 written = self.head(key, expected=Version(size, tag))
             except StorageError:
                 # The object is stored, whoever replaced it or whatever failed since.
-                told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-                moment = parsedate_to_datetime(told) if told else datetime.now(UTC)
+                moment = _told_date(answer)
             else:
                 if began is not None:
                     self._clock.learn(began, written.last_modified)
@@ -191,12 +191,18 @@ class SdkClient:
                 if byte_range is not None and is_status(error, 416):
                     return None
                 raise
+            try:
+                return self._reader(key, answer, byte_range)
+            except BaseException:
+                answer["Body"].close()
+                raise
+
+    def _reader(self, key: str, answer: dict[str, Any], byte_range: ByteRange | None) -> ObjectReader:
         length = answer["ContentLength"]
         offset = 0
         if byte_range is not None:
             told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange", ""))
             if told is None or int(told[1]) != byte_range.offset:
-                answer["Body"].close()
                 raise IntegrityError("the store answered with another range", store=self.connection.profile, key=key)
             offset, answer["ContentLength"] = int(told[1]), int(told[2])
         return _S3Reader(self.connection, answer["Body"], describe(key, answer), ByteRange(offset, length))
@@ -204,6 +210,14 @@ class SdkClient:
 
 def _if_match(expected: Version | None) -> dict[str, str]:
     return {} if expected is None else {"IfMatch": f'"{expected.tag}"'}
+
+
+def _told_date(answer: Mapping[str, Any]) -> datetime:
+    """The time at the store, as the answer's head tells it; ours where it tells none."""
+    try:
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
+    except (LookupError, ValueError, OverflowError):
+        return datetime.now(UTC)
 
 
 def tag_of(answer: Mapping[str, Any]) -> str:

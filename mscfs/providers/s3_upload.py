@@ -37,8 +37,8 @@ class S3Upload(MultipartUpload):
         self._key = key
         with self._connection.errors(key):
             upload = self._connection.client.create_multipart_upload(**sdk.named(key), **created)
+            self.token = str(upload["UploadId"])
         self._created = created
-        self.token = str(upload["UploadId"])
         self._upload = {**sdk.named(key), "UploadId": self.token}
         self._parts: dict[int, tuple[str, int]] = {}
         self._lock = threading.Lock()
@@ -107,14 +107,14 @@ class S3Upload(MultipartUpload):
                     PartNumber=number,
                     CopySourceRange=f"bytes={part.offset}-{part.end - 1}",
                 )
-            self._sent(number, answer["CopyPartResult"]["ETag"], part.size)
+                self._sent(number, answer["CopyPartResult"]["ETag"], part.size)
 
         _in_parallel(copy, list(_cut(size, part_size)), threads)
 
     def _put(self, number: int, body: WholeBody | FileSlice, size: int) -> None:
         with self._connection.errors(self._key):
             answer = self._connection.client.upload_part(**self._upload, PartNumber=number, Body=body)
-        self._sent(number, answer["ETag"], size)
+            self._sent(number, answer["ETag"], size)
 
     def _sent(self, number: int, etag: str, size: int) -> None:
         with self._lock:
