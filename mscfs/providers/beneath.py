@@ -103,20 +103,29 @@ class Base:
 
     def make_directory(self, path: str) -> int:
         """The same, made with its parents where missing (and durable)."""
-        try:
-            return self.open_directory(path)
-        except FileNotFoundError:
-            if not path:
-                raise
-        parent, _, name = path.rpartition("/")
-        with closing(self.make_directory(parent)) as above:
+        missing: list[str] = []
+        at = path
+        # Not by recursion: a path may have two thousand parts.
+        while True:
             try:
-                os.mkdir(name, dir_fd=above)
-            except FileExistsError:
-                pass  # by somebody else, a moment ago; or a symbolic link, which opening refuses
-            else:
-                os.fsync(above)
-        return self.open_directory(path)
+                opened = self.open_directory(at)
+                break
+            except FileNotFoundError:
+                if not at:
+                    raise
+            missing.append(at)
+            at = at.rpartition("/")[0]
+        while missing:
+            at = missing.pop()
+            with closing(opened) as above:
+                try:
+                    os.mkdir(at.rpartition("/")[2], dir_fd=above)
+                except FileExistsError:
+                    pass  # by somebody else, a moment ago; or a symbolic link, which opening refuses
+                else:
+                    os.fsync(above)
+                opened = self.open_directory(at)
+        return opened
 
     def open_path(self, path: str, *, follow: bool) -> int:
         """A descriptor for looking at what a path names (O_PATH), without opening it: no device or fifo reacts.

@@ -69,11 +69,12 @@ def read_metadata(file: int | str, status: os.stat_result) -> dict[str, str]:
     """
     try:
         found = json.loads(os.getxattr(file, ATTRIBUTE))
-    except (OSError, ValueError):
+        if not isinstance(found, dict):
+            return {}
+        metadata = {str(name): str(value) for name, value in found.items()}
+        "".join([*metadata, *metadata.values()]).encode()  # half a surrogate pair is no text, and goes nowhere
+    except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
-        return {}
-    metadata = {str(name): str(value) for name, value in found.items()}
     stamped = Version.from_stamp(metadata.get(STAMP_KEY))
     if stamped and stamped.modified_ns and not _is_kept_as(status.st_mtime_ns, stamped.modified_ns):
         metadata[STAMP_KEY] = ""

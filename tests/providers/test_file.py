@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -595,6 +596,14 @@ class TestAttributes:
         provider.put("k", Watching(size=1))
         assert modes == [0o600]
 
+    def test_N3_a_path_of_a_thousand_and_more_directories_is_made(self, provider: StorageProvider, base: Path) -> None:
+        key = "a/" * 1200 + "k"
+        try:
+            provider.put(key, b"1")
+            assert body(provider, key) == b"1"
+        finally:
+            subprocess.run(["rm", "-r", base / "a"], check=True)  # Python's own ways are recursive
+
     def test_R4_a_copy_has_the_time_of_its_primary(self, provider: StorageProvider, base: Path) -> None:
         put = provider.put("k", b"1", metadata=stamp())
         assert (base / "k").stat().st_mtime_ns == OLD
@@ -635,9 +644,9 @@ class TestAttributes:
         assert 0 <= (base / "k").stat().st_mtime_ns - OLD < 2_000_000_000
         assert provider.head("k").stamped_version == Version(1, "tag", OLD)
 
-    def test_metadata_that_somebody_else_wrote_is_ignored(self, provider: StorageProvider, base: Path) -> None:
+    def test_L5_metadata_that_somebody_else_wrote_are_ignored(self, provider: StorageProvider, base: Path) -> None:
         provider.put("k", b"1")
-        for wrong in (b"", b"[1]", b"{", b"\xff", b"null"):
+        for wrong in (b"", b"[1]", b"{", b"\xff", b"null", b"[" * 3000, b'{"a": "\\ud800"}', b'{"\\udcff": "a"}'):
             os.setxattr(base / "k", "user.mscfs.metadata", wrong)
             assert provider.head("k").metadata == {}
 
