@@ -290,7 +290,9 @@ class RetryingProvider(StorageProvider):
                 present = content.metadata
                 parts = list(sent)
                 same_size = present.content_length == sum(part.size for part in parts)
-                kept = all(metadata.get(name) == value for name, value in (present.metadata or {}).items())
+                # Most stores know no case in names.
+                given = {name.lower(): value for name, value in metadata.items()}
+                kept = all(given.get(name.lower()) == value for name, value in (present.metadata or {}).items())
                 if not same_size or not kept or not matches(content, parts):
                     return None
         except NotFoundError:
@@ -383,7 +385,10 @@ class _RetryingUpload(MultipartUpload):
     def complete(self, *, if_absent: bool = False, expected: Version | None = None) -> ObjectMetadata:
         def find() -> ObjectMetadata | None:
             sent = [self._sent[number]() for number in sorted(self._sent)]
-            return self._provider.find_stored(self._key, sent, self._metadata, new=if_absent)
+            found = self._provider.find_stored(self._key, sent, self._metadata, new=if_absent)
+            if found is not None:
+                self._clean_up()
+            return found
 
         # Of an upload that is complete a store says that it knows none: any error but a passing one is doubtful.
         return self._provider.change(
@@ -392,6 +397,13 @@ class _RetryingUpload(MultipartUpload):
 
     def abort(self) -> None:
         self._provider.change(self._upload.abort)
+
+    def _clean_up(self) -> None:
+        """The object is there, and nobody will ask again for what the upload that failed may have left."""
+        try:
+            self.abort()
+        except StorageError as error:
+            logger.warning("%s: parts of %s stay behind: %s", self._provider.profile, self._key, error.message)
 
 
 def _begin(items: Iterator[Answer]) -> tuple[Answer | None, Iterator[Answer]]:

@@ -50,7 +50,7 @@ def test_W5_a_retry_that_finds_its_own_write_is_no_conflict(
     version = provider.put("k", b"old").version
     for content in (b"new", LARGE):
         with proxy.failing(fault, where=is_write, times=1):
-            version = provider.put("k", content, expected=version, metadata={"run": "1"}).version
+            version = provider.put("k", content, expected=version, metadata={"Run": "1"}).version
         with provider.get("k", expected=version) as answer:
             assert answer.read_all() == content
         assert provider.head("k").version == version
