@@ -37,7 +37,14 @@ from mscfs.providers.azure_metadata import (
 from mscfs.providers.azure_native import native_client
 from mscfs.providers.azure_upload import BlockUpload, block_size_for
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
-from mscfs.providers.keys import LONGEST_NAME, check_directory_key, check_object_key, symlink_metadata, with_symlink
+from mscfs.providers.keys import (
+    LONGEST_NAME,
+    METADATA_VALUE,
+    check_directory_key,
+    check_object_key,
+    symlink_metadata,
+    with_symlink,
+)
 from mscfs.providers.native import LARGEST_PUT, NotUnderstoodError
 from mscfs.providers.presence import BucketPresence
 from mscfs.providers.sources import in_memory, local_size, read_parts
@@ -45,7 +52,7 @@ from mscfs.types import ByteRange, ObjectMetadata, Version
 
 _CONTENT_TYPE = "application/octet-stream"
 _SINGLE_PUT = 8 * MIB
-_METADATA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
+_METADATA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _MANGLED = re.compile(r"[\x00-\x1f\x7f\\]|\.(/|$)")
 """What the service does not keep: control characters, backslashes, a `.` at the end of a segment."""
@@ -268,8 +275,8 @@ class AzureProvider(StorageProvider):
 
     def _check_metadata(self, metadata: Mapping[str, str] | None) -> None:
         for name, value in (metadata or {}).items():
-            if not _METADATA_NAME.match(name) or not value.isascii():
-                message = f"Azure's metadata are identifiers with ASCII values, which {name!r} is not"
+            if not _METADATA_NAME.fullmatch(name) or not METADATA_VALUE.fullmatch(value):
+                message = f"Azure's metadata are identifiers with printable ASCII values, which {name!r} is not"
                 raise UnsupportedError(message, store=self.profile)
 
     def _put(

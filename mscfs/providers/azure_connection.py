@@ -93,7 +93,7 @@ class AzureConnection:
         self.native_timeout = native_timeouts(options)
         self.has_tokens = credentials is not None and credentials.type == "DefaultAzureCredentials"
         self._containers: dict[int, ContainerClient] = {}
-        self._tokens: Any = None
+        self._tokens: dict[int, Any] = {}
 
     @property
     def endpoint(self) -> str:
@@ -200,14 +200,15 @@ class AzureConnection:
             raise AccessDeniedError("the credentials cannot be used: they are malformed", store=self.profile) from None
 
     def _token_credential(self) -> Any:
-        """What gives access tokens. It keeps them, and renews them in time."""
-        if self._tokens is None:
+        """What gives this process access tokens. It keeps them and renews them in time, with connections of its own."""
+        process = os.getpid()
+        if process not in self._tokens:
             # It takes a third of a second, and few profiles need it.
             from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - see above
 
             assert self._credentials is not None
-            self._tokens = DefaultAzureCredential(**self._credentials.options)
-        return self._tokens
+            self._tokens.setdefault(process, DefaultAzureCredential(**self._credentials.options))
+        return self._tokens[process]
 
 
 def condition(*, if_absent: bool = False, expected: Version | None = None) -> dict[str, Any]:

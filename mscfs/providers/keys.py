@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import quote, unquote
@@ -14,6 +15,10 @@ PATH_MAX = 4096
 
 LONGEST_NAME = 1024
 """Of an object in a bucket, the profile's prefix included: bytes, and characters on Azure."""
+
+
+METADATA_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+"""Of user metadata: what an HTTP header carries unchanged."""
 
 
 def check_length(key: str, prefix: str, *, store: str) -> None:

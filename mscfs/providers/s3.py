@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from mscfs.config.values import MIB, ProviderConfig
@@ -21,9 +21,17 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
-from mscfs.providers.keys import check_directory_key, check_length, check_object_key, check_text, symlink_metadata
+from mscfs.providers.keys import (
+    METADATA_VALUE,
+    check_directory_key,
+    check_length,
+    check_object_key,
+    check_text,
+    symlink_metadata,
+)
 from mscfs.providers.native import LARGEST_PUT, NativeClient, NotUnderstoodError
 from mscfs.providers.page import Page
+from mscfs.providers.presence import BucketPresence
 from mscfs.providers.s3_conditions import Verdict
 from mscfs.providers.s3_connection import S3Connection
 from mscfs.providers.s3_copy import LARGEST_COPY, copy_object
@@ -38,8 +46,6 @@ _ATTEMPTS = 10
 """How often a copy starts anew because its source was replaced meanwhile."""
 
 _METADATA_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_METADATA_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
-"""What an HTTP header carries unchanged."""
 
 
 class S3Provider(StorageProvider):
@@ -67,7 +73,7 @@ class S3Provider(StorageProvider):
         known = None if self.capabilities.conditional_put else Verdict.IGNORED
         self._sdk = SdkClient(connection, self._prefix, known=known)
         self._native = self._native_client() if connection.is_native else None
-        self._is_bucket_known = False
+        self._presence = BucketPresence(self.probe)
         self.identity = "s3://" + "/".join(part for part in (connection.endpoint, bucket, prefix) if part)
 
     def check_new_key(self, key: str) -> None:
@@ -75,7 +81,7 @@ class S3Provider(StorageProvider):
 
     def get(self, key: str, byte_range: ByteRange | None = None, *, expected: Version | None = None) -> ObjectReader:
         self._check_readable(key)
-        with self._missing_bucket():
+        with self._presence.confirmed():
             if self._native and self._native.serves(key):
                 with suppress(NotUnderstoodError):
                     return self._native.get(key, byte_range, expected=expected)
@@ -83,7 +89,7 @@ class S3Provider(StorageProvider):
 
     def head(self, key: str) -> ObjectMetadata:
         self._check_readable(key)
-        with self._missing_bucket():
+        with self._presence.confirmed():
             if self._native and self._native.serves(key):
                 with suppress(NotUnderstoodError):
                     return self._native.head(key)
@@ -240,7 +246,6 @@ class S3Provider(StorageProvider):
 
     def probe(self) -> None:
         next(self._list("", page_size=1), None)
-        self._is_bucket_known = True
 
     def close(self) -> None:
         if self._native:
@@ -257,16 +262,6 @@ class S3Provider(StorageProvider):
             credentials=self._connection.native_credentials,
         )
 
-    @contextmanager
-    def _missing_bucket(self) -> Iterator[None]:
-        """StoreMissingError where it is the bucket that is not found: the answer to a HEAD has no room to say so."""
-        try:
-            yield
-        except NotFoundError:
-            if not self._is_bucket_known:
-                self.probe()
-            raise
-
     def _check_readable(self, key: str) -> None:
         if not key or key.endswith("/"):
             raise NotFoundError("no such object", store=self.profile, key=key)
@@ -278,7 +273,7 @@ class S3Provider(StorageProvider):
 
     def _check_metadata(self, metadata: Mapping[str, str] | None) -> None:
         for name, value in (metadata or {}).items():
-            if not _METADATA_NAME.fullmatch(name) or not _METADATA_VALUE.fullmatch(value):
+            if not _METADATA_NAME.fullmatch(name) or not METADATA_VALUE.fullmatch(value):
                 message = f"S3 keeps metadata of printable ASCII without spaces around it, which {name!r} is not"
                 raise UnsupportedError(message, store=self.profile)
 
@@ -289,7 +284,7 @@ class S3Provider(StorageProvider):
     def _find(self, key: str, expected: Version | None) -> Mapping[str, Any]:
         """All that boto3 says of an object; VersionMismatchError when it is another version than expected."""
         self._check_readable(key)
-        with self._missing_bucket():
+        with self._presence.confirmed():
             found = self._sdk.head_answer(key)
         with self._connection.errors(key):
             version = Version(found["ContentLength"], tag_of(found))

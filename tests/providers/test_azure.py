@@ -220,7 +220,10 @@ def test_N2_a_name_azure_would_change_is_refused(provider: AzureProvider, key: s
     assert keys(provider.list()) == ["e"]
 
 
-@pytest.mark.parametrize("metadata", [{"with-dash": "1"}, {"1st": "1"}, {"": "1"}, {"name": "é"}])
+@pytest.mark.parametrize(
+    "metadata",
+    [{"with-dash": "1"}, {"1st": "1"}, {"": "1"}, {"a\n": "1"}, {"name": "é"}, {"name": "1\n"}, {"name": " 1"}],
+)
 def test_metadata_azure_cannot_hold_are_refused(provider: AzureProvider, metadata: dict[str, str]) -> None:
     provider.put("k", b"1")
     for call in (
@@ -551,6 +554,20 @@ def test_default_credentials_give_tokens_to_the_native_client(
         opened(profile).head("k")
     assert recorder.requests[0].startswith("HEAD /c/p/k ")
     assert "authorization: Bearer the token" in recorder.requests[0]
+
+
+def test_each_process_has_credentials_with_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Tokens)
+    connection = AzureConnection(
+        profile="lake",
+        container="c",
+        options={"endpoint_url": "https://127.0.0.1:9"},
+        credentials=ProviderConfig("DefaultAzureCredentials", {}),
+    )
+    ours = connection._token_credential()
+    assert connection._token_credential() is ours
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    assert connection._token_credential() is not ours
 
 
 def test_L5_failing_default_credentials_are_access_denied(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:

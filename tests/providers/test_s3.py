@@ -36,6 +36,7 @@ from mscfs.errors import (
 from mscfs.providers import s3_connection
 from mscfs.providers.base import StorageProvider
 from mscfs.providers.native import NativeClient
+from mscfs.providers.presence import BELIEVED_SECONDS, BucketPresence
 from mscfs.providers.s3 import GcsS3Provider, S3Provider, S8kProvider
 from mscfs.providers.s3_connection import S3Connection
 from mscfs.providers.s3_errors import from_status
@@ -43,6 +44,7 @@ from mscfs.providers.s3_listing import list_bucket
 from mscfs.providers.s3_sdk import SdkClient
 from mscfs.providers.s3_upload import S3Upload, part_size_for
 from mscfs.types import SYMLINK_KEY, ByteRange, Version
+from tests.doubles import Clock
 from tests.emulators.broken import Recorder
 from tests.emulators.fault_proxy import FaultProxy
 from tests.emulators.faults import Fault, in_object, reset, stall, truncate
@@ -607,6 +609,17 @@ def test_missing_bucket_is_told(bucket: Bucket, native: bool, call: Any) -> None
     with pytest.raises(StoreMissingError) as caught:
         call(provider)
     assert_one_clean_line(caught.value)
+
+
+def test_R8_a_bucket_that_is_gone_later_is_told(bucket: Bucket, provider: S3Provider) -> None:
+    clock = Clock()
+    provider._presence = BucketPresence(provider.probe, clock=clock)
+    with pytest.raises(NotFoundError):
+        provider.head("k")
+    bucket.client.delete_bucket(Bucket=bucket.name)
+    clock.now += BELIEVED_SECONDS
+    with pytest.raises(StoreMissingError):
+        provider.head("k")
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
