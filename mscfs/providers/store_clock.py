@@ -13,6 +13,11 @@ _VALID = 60.0
 """Seconds for which what was learned is believed: a store's clock may be set."""
 
 
+def _since_boot() -> float:
+    """Seconds, those included in which this machine was suspended: the store's clock went on."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class StoreClock:
     """Learns from an object that was just written and asked about, so that the next ones need not be asked about.
 
@@ -21,7 +26,7 @@ class StoreClock:
     be wrong, plays no part. Thread-safe; `monotonic` gives seconds.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = _since_boot) -> None:
         self.monotonic = monotonic
         self._learned: tuple[float, float] | None = None
         """When, and how far the store's clock was ahead of ours at most."""

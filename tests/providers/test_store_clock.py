@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import UTC, datetime
+
+import pytest
 
 from mscfs.providers.store_clock import StoreClock
 from mscfs.types import from_ns
@@ -14,6 +17,16 @@ SECOND = 1_000_000_000
 def at(seconds: float) -> datetime:
     """What a store tells: whole seconds."""
     return from_ns(int(seconds) * SECOND)
+
+
+def test_R4_the_store_s_clock_goes_on_while_this_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    since_boot = {time.CLOCK_BOOTTIME: 1000.0}
+    monkeypatch.setattr(time, "clock_gettime", since_boot.get)
+    clock = StoreClock()
+    clock.learn(clock.monotonic(), at(5000))
+    assert clock.now() is not None
+    since_boot[time.CLOCK_BOOTTIME] += 3600
+    assert clock.now() is None
 
 
 def test_nothing_is_told_before_something_is_learned() -> None:
