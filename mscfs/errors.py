@@ -211,7 +211,7 @@ class StoreMissingError(StoreUnavailableError):
 
 
 _NONSENSE = (ValueError, LookupError, AttributeError, TypeError, SyntaxError, AssertionError, RecursionError)
-"""What parsing raises: something is lacking, of another kind, or nested without end. XML's ParseError is a SyntaxError."""
+"""What parsing raises: something is lacking, of another kind or nested too deeply; XML's own error is a SyntaxError."""
 
 
 def from_nonsense(error: Exception) -> tuple[type[StorageError], str] | None:

@@ -77,7 +77,7 @@ def sync_replicas(
     dry run changes nothing. A crash leaves whole copies only.
 
     Raises UsageError for a replica that does not exist, ReadOnlyError for one that may not be written to, and, after
-    all the rest was done, SyncError when anything failed. What `on_progress` raises ends the sync of that replica early.
+    all the rest was done, SyncError when anything failed. What `on_progress` raises ends that replica's sync early.
     """
     interruption = Interruption()
     manager = interruption.over(manager)

@@ -34,7 +34,7 @@ def list_container(
 ) -> Iterator[ObjectMetadata]:
     """What is stored below `prefix`, keys with the whole prefix, page by page, user metadata included.
 
-    Raises what the SDK raises.
+    Raises what the SDK raises, and ValueError where there is no end.
     """
     parameters = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": str(page_size)}
     if prefix:
@@ -57,6 +57,8 @@ def list_container(
         marker = page.findtext("NextMarker")
         if not marker:
             return
+        if marker == parameters.get("marker"):
+            raise ValueError("the same page follows for ever")
         parameters["marker"] = marker
 
 

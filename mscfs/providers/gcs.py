@@ -24,7 +24,7 @@ from mscfs.errors import (
     VersionMismatchError,
 )
 from mscfs.providers.base import Capabilities, MultipartUpload, ObjectReader, Source, StorageProvider
-from mscfs.providers.gcs_connection import PUBLIC_ENDPOINT, GcsConnection
+from mscfs.providers.gcs_connection import PUBLIC_ENDPOINT, GcsConnection, pages_of
 from mscfs.providers.gcs_native import native_client
 from mscfs.providers.gcs_transfer import GcsReader, as_file
 from mscfs.providers.gcs_upload import ComposedUpload, delete_parts, is_part
@@ -319,7 +319,7 @@ class GcsProvider(StorageProvider):
                 timeout=self._timeout,
                 retry=None,
             )
-            for page in listing.pages:
+            for page in pages_of(listing):
                 for name in page.prefixes:
                     if not is_part(name):
                         yield ObjectMetadata(name.removeprefix(self._prefix), 0, _EPOCH, type="directory")

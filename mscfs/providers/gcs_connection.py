@@ -177,6 +177,16 @@ class GcsConnection:
         return self._credentials
 
 
+def pages_of(listing: Any) -> Iterator[Any]:
+    """The pages of a listing of the SDK; ValueError where there is no end."""
+    token = None
+    for page in listing.pages:
+        if listing.next_page_token and listing.next_page_token == token:
+            raise ValueError("the same page follows for ever")
+        token = listing.next_page_token
+        yield page
+
+
 def _loader(config: ProviderConfig | None) -> Callable[[], Credentials]:
     """What makes the credentials of a profile when they are needed first."""
     options: Mapping[str, Any] = config.options if config else {}

@@ -22,7 +22,7 @@ from google.cloud.storage import Blob
 from mscfs.config.values import MIB
 from mscfs.errors import NotFoundError, StorageError
 from mscfs.providers.base import LARGEST_PART_IN_MEMORY, MultipartUpload
-from mscfs.providers.gcs_connection import GcsConnection
+from mscfs.providers.gcs_connection import GcsConnection, pages_of
 from mscfs.providers.slices import FileSlice
 from mscfs.providers.sources import open_local
 from mscfs.types import ByteRange, ObjectMetadata, Version
@@ -146,7 +146,7 @@ def delete_parts(connection: GcsConnection, directory: str, names: Sequence[str]
             listing = connection.client.list_blobs(
                 connection.bucket, prefix=directory, timeout=connection.timeout, retry=None
             )
-            names = [blob.name for blob in listing]
+            names = [blob.name for page in pages_of(listing) for blob in page]
     if not names:
         return
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -92,7 +92,10 @@ def _bodies(
         token = _TOKEN.search(body)
         if token is None:
             raise ResponseParserError("no NextContinuationToken")
-        parameters["ContinuationToken"] = unescape(token[1].decode(), {"&quot;": '"', "&apos;": "'"})
+        following = unescape(token[1].decode(), {"&quot;": '"', "&apos;": "'"})
+        if following == parameters.get("ContinuationToken"):
+            raise ResponseParserError("the same page follows for ever")
+        parameters["ContinuationToken"] = following
         parameters.pop("StartAfter", None)
 
 

@@ -37,8 +37,8 @@ def compare(
     """Compare all objects below `prefix`, in key order, streaming both listings.
 
     A listing carries no user metadata: where sizes agree and no hash decides, the replica is asked for the object's
-    version with one HEAD (where it may be a symbolic link, both stores), or, without `decide_all`, the key is given as `uncertain` for the caller to `decide` on many
-    at once. Directory markers are left out.
+    version with one HEAD (where it may be a symbolic link, both stores), or, without `decide_all`, the key is given as
+    `uncertain` for the caller to `decide` on many at once. Directory markers are left out.
     """
     ours = _objects(primary, prefix)
     theirs = _objects(replica.provider, prefix)

@@ -35,6 +35,17 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "a date that is none": (200, {"ETag": '"e"', "Date": "Thu, 26 Nov 2026 15:24:54 -0000"}, b""),
     "nested without end": (200, HEADERS | XML, NESTED),
     "objects that lack everything": (200, HEADERS | XML, LISTED),
+    "a listing without end": (
+        200,
+        HEADERS | XML,
+        b"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken></ListBucketResult>",
+    ),
+    "Azure's listing without end": (
+        200,
+        HEADERS | XML,
+        b"<EnumerationResults><Blobs></Blobs><NextMarker>x</NextMarker></EnumerationResults>",
+    ),
+    "Google's listing without end": (200, HEADERS | JSON, b'{"nextPageToken": "x"}'),
     "a list": (200, HEADERS | JSON, b"[]"),
     "an object that lacks everything": (200, HEADERS | JSON, b"{}"),
     "objects of the wrong kind": (200, HEADERS | JSON, b'{"items": [5], "name": 7, "generation": [], "updated": "x"}'),
@@ -61,7 +72,7 @@ CALLS: dict[str, Callable[[StorageProvider], object]] = {
     "make_directory": lambda store: store.make_directory("d/"),
     "remove_directory": lambda store: store.remove_directory("d/"),
     "abort_upload": lambda store: store.abort_upload("k", "p/.mscfs-parts/x/"),
-    "upload": lambda store: _upload(store),
+    "upload": lambda store: _upload(store),  # noqa: PLW0108 - it is defined below
 }
 
 
@@ -89,7 +100,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
 
-    def handle_any(self) -> None:
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         status, headers, body = self.server.answer
         self.send_response_only(status)
@@ -99,8 +115,6 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
         self.close_connection = True
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any
 
     def log_message(self, *_: Any) -> None:
         """Nobody reads it."""
@@ -144,7 +158,8 @@ def test_R5_an_answer_that_makes_no_sense_is_an_error_of_the_store(
             try:
                 call(store)
             except StorageError as error:
-                assert error.store == "data", (answer, name)
+                if error.store != "data":
+                    failures.append(f"{name}, {answer}: of store {error.store!r}")
             except Exception as error:  # noqa: BLE001 - all of them are to be seen
                 failures.append(f"{name}, {answer}: {error!r}")
     assert not failures, "\n".join(failures)
