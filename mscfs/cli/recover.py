@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +21,11 @@ from rich.text import Text
 from mscfs.cli import completion
 from mscfs.cli.lines import console
 from mscfs.cli.mount import ConfigFile
-from mscfs.cli.program import examples, note
+from mscfs.cli.program import examples, note, what_failed
 from mscfs.cli.status_view import human_size
 from mscfs.config.load import load_config
 from mscfs.directories import state_directory
-from mscfs.errors import NotFoundError, StorageError, UsageError
+from mscfs.errors import MscfsError, NotFoundError, StorageError, UsageError
 from mscfs.journal import Journal, PendingUpload
 from mscfs.printable import printable
 
@@ -172,7 +174,7 @@ def save(
         target.parent.mkdir(parents=True, exist_ok=True)
         # Moved first, forgotten then: after a crash in between, the next recovery forgets what is not there any more.
         with claimed(place.journal, content):
-            shutil.move(content.staging, target)
+            _move(content.staging, target)
             place.journal.drop_upload(content.id)
         return str(target)
 
@@ -223,15 +225,16 @@ class _Place:
     ) -> None:
         """Do something with each; what fails does not stop the rest, and is raised at the end."""
         results: list[dict[str, str]] = []
-        failed: StorageError | UsageError | None = None
+        failed: OSError | UsageError | None = None
         for content in contents:
             try:
                 where = act(self, content)
-            except (StorageError, UsageError) as error:
+            except (OSError, UsageError) as error:
                 failed = failed or error
-                results.append({"id": str(content.id), "key": content.key, "error": str(error)})
+                reason = str(error) if isinstance(error, MscfsError) else what_failed(error)
+                results.append({"id": str(content.id), "key": content.key, "error": reason})
                 if not as_json and len(contents) > 1:
-                    note(f"{content.id}: {error}")
+                    note(f"{content.id}: {reason}")
             else:
                 results.append({"id": str(content.id), "key": content.key, done: where})
                 if not as_json:
@@ -319,6 +322,26 @@ def _show_table(contents: Sequence[PendingUpload], *, stderr: bool = False) -> N
 
 def _print_json(document: object) -> None:
     print(json.dumps(document, indent=2))  # noqa: T201 - the answer
+
+
+def _move(source: Path, target: Path) -> None:
+    """Also to another disk: there the file has its name, whole and safe, before it goes here. Raises OSError."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        descriptor, draft = tempfile.mkstemp(dir=target.parent)
+        try:
+            with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
+                shutil.copyfileobj(reader, writer)
+                writer.flush()
+                os.fsync(descriptor)
+            Path(draft).replace(target)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+        source.unlink()
 
 
 def _inside(key: str) -> PurePosixPath:

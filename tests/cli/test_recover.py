@@ -1,7 +1,9 @@
 """`mscfs recover`: W4. In this process, for a process costs a second; the last test has a real mount."""
 
+import errno
 import json
 import os
+import shutil
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
@@ -169,6 +171,36 @@ def test_W4_saving_overwrites_nothing(here, kept):
     assert "exists: choose another directory" in str(done.exception)
     assert (here.root / "rescued" / "runs" / "a.bin").read_text() == "mine"
     assert [entry["key"] for entry in listed()] == ["runs/a.bin"]
+
+
+def test_W4_a_content_that_cannot_be_saved_does_not_stop_the_rest(here, kept):
+    (here.root / "rescued").mkdir()
+    (here.root / "rescued" / "runs").write_text("mine")
+    done = recover("save", "data", "rescued", "--json")
+    first, *others = json.loads(done.stdout)
+    assert first["error"].endswith("runs: File exists")
+    assert [entry["key"] for entry in others if "saved" in entry] == ["b\n", LOST]
+    assert isinstance(done.exception, FileExistsError)
+    assert [entry["key"] for entry in listed()] == ["runs/a.bin"]
+
+
+def test_W4_content_is_saved_on_another_disk_whole_or_not_at_all(here, kept, monkeypatch):
+    def elsewhere(self, target):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(self))
+
+    def full(reader, writer):
+        writer.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "rename", elsewhere)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", full)
+        assert recover("save", "data", "rescued").exit_code == 1
+    assert [path for path in (here.root / "rescued").rglob("*") if path.is_file()] == []
+    assert len(ids()) == 3
+    assert recover("save", "data", "rescued").exit_code == 0
+    assert (here.root / "rescued" / "runs" / "a.bin").read_text() == "unsent runs/a.bin"
+    assert [path for path in kept.rglob("*") if path.is_file()] == []
 
 
 def test_a_profile_that_never_crashed(here):
