@@ -23,7 +23,9 @@ def mounted(
     no_exec: bool,
 ) -> Iterator[None]:
     """Mounted within the context; nothing stays mounted on the way out. Raises MountError."""
-    options = {f"fsname={profile}", "subtype=mscfs", "default_permissions", "nosuid", "nodev"}
+    # Whatever it is called, it sets no option.
+    source = profile.replace("\\", "\\\\").replace(",", "\\,")
+    options = {f"fsname={source}", "subtype=mscfs", "default_permissions", "nosuid", "nodev"}
     if allow_other:
         options.add("allow_other")
     if read_only:
