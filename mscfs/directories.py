@@ -1,4 +1,7 @@
-"""Where mscfs keeps its own files: state, cache and runtime directories, all 0700 (contract L5)."""
+"""Where mscfs keeps its own files: state, cache and runtime directories, all 0700 (contract L5).
+
+What is not absolute in the variables of XDG is not used, as its specification says: a daemon works elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+
+from mscfs.errors import MscfsError
 
 
 def state_directory() -> Path:
@@ -20,11 +25,14 @@ def cache_directory() -> Path:
 
 def runtime_directory() -> Path:
     """What lives as long as a mount: control sockets. `RUNTIME_DIRECTORY` under systemd, else XDG."""
-    if os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR"):
+    if os.environ.get("RUNTIME_DIRECTORY") or Path(os.environ.get("XDG_RUNTIME_DIR", "")).is_absolute():
         return _directory("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", Path())
     if os.geteuid() == 0:
         return private(Path("/run/mscfs"))
-    return private(Path(tempfile.gettempdir()) / f"mscfs-{os.geteuid()}")
+    shared = Path(tempfile.gettempdir()) / f"mscfs-{os.geteuid()}"
+    if shared.is_symlink():
+        raise PermissionError(f"{shared} is a symbolic link, perhaps somebody else's: set XDG_RUNTIME_DIR")
+    return private(shared)
 
 
 def private(path: Path) -> Path:
@@ -44,9 +52,13 @@ def private(path: Path) -> Path:
 def write_private(path: Path, text: str) -> None:
     """Give a file this content at once, whatever it was before and whoever else does so; 0600 whatever the umask."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "w") as writer:
-        writer.write(text)
-    Path(draft).replace(path)
+    try:
+        with os.fdopen(descriptor, "w") as writer:
+            writer.write(text)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
 
 
 def digest(*parts: str) -> str:
@@ -59,5 +71,10 @@ def _directory(systemd_variable: str, xdg_variable: str, home: Path) -> Path:
     given = os.environ.get(systemd_variable, "").split(":")[0]
     if given:
         return private(Path(given))
-    base = os.environ.get(xdg_variable)
-    return private((Path(base) if base else home.expanduser()) / "mscfs")
+    base = Path(os.environ.get(xdg_variable, ""))
+    if not base.is_absolute():
+        try:
+            base = home.expanduser()
+        except RuntimeError:
+            raise MscfsError(f"your home directory is not known: set HOME or {xdg_variable}") from None
+    return private(base / "mscfs")

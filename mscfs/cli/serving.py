@@ -7,14 +7,16 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdnotify import SystemdNotifier
 
 from mscfs.cli.mount_table import leave_nothing
 from mscfs.cli.plan import Plan
-from mscfs.errors import MscfsError
+from mscfs.cli.program import what_failed
+from mscfs.errors import MountError, MscfsError
 from mscfs.log import configure_logging
 from mscfs.telemetry import registry
 
@@ -50,6 +52,15 @@ def serve(plan: Plan, report_ready: Callable[[str], None] = lambda _: None, log:
         leave_nothing(plan.mountpoint)
 
 
+@contextmanager
+def _in_runtime_directory() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = "free space there, or choose another directory with XDG_RUNTIME_DIR"
+        raise MountError(f"{what_failed(error)}; commands find the mount by its runtime directory: {advice}") from error
+
+
 def _serve(plan: Plan, report_ready: Callable[[str], None]) -> None:
     from mscfs.fuse.session import Mount, MountRequest, run  # noqa: PLC0415 - see load
     from mscfs.fuse.watchdog import INTERVAL, Watchdog, ask  # noqa: PLC0415
@@ -61,18 +72,20 @@ def _serve(plan: Plan, report_ready: Callable[[str], None]) -> None:
     systemd = SystemdNotifier()
 
     def announce(trouble: str) -> None:
-        registry.register(
-            plan.profile,
-            plan.mountpoint,
-            started=time.time(),
-            config_file=plan.config_file,
-            shutdown_timeout=plan.config.profiles[plan.profile].mscfs.shutdown_timeout,
-        )
+        with _in_runtime_directory():
+            registry.register(
+                plan.profile,
+                plan.mountpoint,
+                started=time.time(),
+                config_file=plan.config_file,
+                shutdown_timeout=plan.config.profiles[plan.profile].mscfs.shutdown_timeout,
+            )
         systemd.notify(f"READY=1\nSTATUS=profile {plan.profile} on {plan.mountpoint}")
         report_ready(trouble)
 
     async def answer_commands(running: Mount) -> None:
-        await MountService(running).serve()
+        with _in_runtime_directory():
+            await MountService(running).serve()
 
     async def tell_stopping(running: Mount) -> None:
         await running.wait_stop()

@@ -51,8 +51,9 @@ def register(
 
 
 def unregister() -> None:
-    """Forget the mount of this process."""
-    (runtime_directory() / f"{os.getpid()}.mount").unlink(missing_ok=True)
+    """Forget the mount of this process. Its record may be gone with the directory, as at the end of a login."""
+    with suppress(OSError):
+        (runtime_directory() / f"{os.getpid()}.mount").unlink()
 
 
 def socket_path() -> Path:

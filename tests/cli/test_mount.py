@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -11,8 +12,9 @@ from contextlib import suppress
 
 import pytest
 
-from mscfs.cli import umount
+from mscfs.cli import serving, umount
 from mscfs.cli.mount_table import probe
+from mscfs.errors import MountError
 from mscfs.fuse.mounts import mounted_at
 from tests.fuse.mounting import is_running, wait_until
 
@@ -68,6 +70,24 @@ def test_L5_a_mount_with_noexec_runs_no_program(machine):
     machine.mount("-o", "noexec")
     with pytest.raises(PermissionError):
         subprocess.run([machine.mountpoint / "program"], check=False)
+
+
+def test_L5_the_name_of_a_profile_sets_no_mount_option(machine):
+    name = "a,suid,dev,allow_other\\"
+    profiles = json.loads((machine.root / "config.json").read_text())["profiles"]
+    (machine.root / "config.json").write_text(json.dumps({"profiles": {**profiles, name: profiles["near"]}}))
+    done = machine.run("mount", name, machine.mountpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    flags = os.statvfs(machine.mountpoint).f_flag
+    assert flags & os.ST_NOSUID
+    assert flags & os.ST_NODEV
+    assert mounted_at(machine.mountpoint).source == name
+
+
+def test_L1_a_runtime_directory_that_is_full_is_said():
+    said = pytest.raises(MountError, match=r"^/run/x: No space left on device; .* with XDG_RUNTIME_DIR$")
+    with said, serving._in_runtime_directory():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/x")
 
 
 @pytest.mark.parametrize(

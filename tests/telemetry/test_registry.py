@@ -124,3 +124,11 @@ def test_root_sees_mounts_of_services_from_a_login_session(tmp_path, monkeypatch
     monkeypatch.setattr(registry, "SYSTEM_DIRECTORY", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert [record.profile for record in registry.mounts()] == ["data"]
+
+
+def test_L2_the_end_of_a_mount_does_not_need_its_record(runtime):
+    registry.register("data", Path("/mnt"), started=1.0, config_file=None, shutdown_timeout=90.0)
+    (runtime / f"{os.getpid()}.mount").unlink()
+    runtime.rmdir()
+    runtime.touch()  # nothing can be made there, as below /run/user at the end of a login
+    registry.unregister()
