@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 from mscfs.cli.mount_table import MSCFS_TYPE, probe, real_path, unmount
@@ -67,10 +68,10 @@ def check_own_directories(config: Config, profile: str, mountpoint: Path, *direc
     """Whether the mount would hide what it works with: a store's directory, or mscfs's own. Raises MountError."""
     for name in stores_of(config, profile):
         provider = config.profiles[name].storage_provider
-        if provider.type == "file" and _lies_in(Path(str(provider.options.get("base_path") or "/")), mountpoint):
+        if provider.type == "file" and _lies_in(str(provider.options.get("base_path") or "/"), mountpoint):
             raise MountError(f"{mountpoint} would hide the files of profile '{name}': mount somewhere else")
     for directory in directories:
-        if _lies_in(directory, mountpoint):
+        if _lies_in(str(directory), mountpoint):
             raise MountError(f"{mountpoint} would hide {directory}, where mscfs works: mount somewhere else")
 
 
@@ -106,8 +107,13 @@ def _busy(path: Path, kind: str) -> str:
     return f"{path} is already mounted ({what}): run `mscfs umount {path}` first"
 
 
-def _lies_in(path: Path, directory: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(directory)
+def _lies_in(path: str, directory: Path) -> bool:
+    # A directory that is silent (NFS) keeps whoever looks at it waiting for ever. Then the name has to do.
+    found = [os.path.abspath(path)]  # noqa: PTH100 - looks at nothing
+    looking = threading.Thread(target=lambda: found.append(os.path.realpath(path)), daemon=True)
+    looking.start()
+    looking.join(_PROBE_TIMEOUT)
+    return Path(found[-1]).is_relative_to(directory)
 
 
 def _may_mount() -> bool:

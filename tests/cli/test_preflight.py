@@ -1,4 +1,5 @@
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,18 @@ def test_a_mount_does_not_hide_what_it_works_with(tmp_path):
     with pytest.raises(MountError, match=r"would hide .*state, where mscfs works"):
         preflight.check_own_directories(config, "data", tmp_path / "other", tmp_path / "other" / "state")
     preflight.check_own_directories(config, "data", tmp_path / "other", tmp_path / "state")
+
+
+def test_L1_R8_the_directory_of_a_store_that_is_silent_holds_up_no_mount(tmp_path, monkeypatch):
+    config = parse_config(
+        {"profiles": {"data": {"storage_provider": {"type": "file", "options": {"base_path": str(tmp_path / "nfs")}}}}}
+    )
+    released = threading.Event()
+    monkeypatch.setattr(preflight.os.path, "realpath", lambda path: released.wait() and path)
+    monkeypatch.setattr(preflight, "_PROBE_TIMEOUT", 0.01)
+    try:
+        preflight.check_own_directories(config, "data", tmp_path / "mount")
+        with pytest.raises(MountError, match="would hide the files of profile 'data'"):
+            preflight.check_own_directories(config, "data", tmp_path)
+    finally:
+        released.set()
