@@ -24,6 +24,9 @@ _GRACE = 15.0
 """Seconds beyond its own `shutdown_timeout` that a daemon is given to end."""
 _PROBE_TIMEOUT = 5.0
 _SHOWN_HOLDERS = 8
+_TRIES = 10
+_PAUSE = 0.1
+"""Seconds between two of them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -64,16 +67,24 @@ def umount(
 
 def detach(place: Path, *, lazy: bool = False) -> None:
     """Take one mount away; a dead one always. Raises MountError that names who uses it."""
-    try:
-        unmount(place, lazy=lazy)
-    except BusyError:
-        # Only now: a question to a mount that hangs keeps it busy.
-        if probe(place, timeout=_PROBE_TIMEOUT) == "dead":
-            unmount(place, lazy=True)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            unmount(place, lazy=lazy)
+        except BusyError:
+            # Only now: a question to a mount that hangs keeps it busy.
+            state = probe(place, timeout=_PROBE_TIMEOUT)
+            if state == "dead":
+                unmount(place, lazy=True)
+                return
+            users = holders(place)
+            if users or state == "hangs" or not tries_left:
+                shown = ", ".join(users[:_SHOWN_HOLDERS]) + (", …" if len(users) > _SHOWN_HOLDERS else "")
+                in_use = f"{place} is in use by {shown or 'a program'}: end it, or detach with --lazy"
+                raise MountError(in_use) from None
+            # Nothing is open there: a call was under way, of a program that passes by or of the mount's own watchdog.
+            time.sleep(_PAUSE)
+        else:
             return
-        users = holders(place)
-        shown = ", ".join(users[:_SHOWN_HOLDERS]) + (", …" if len(users) > _SHOWN_HOLDERS else "")
-        raise MountError(f"{place} is in use by {shown or 'a program'}: end it, or detach with --lazy") from None
 
 
 def wait_for_end(record: MountRecord, status: dict[str, Any]) -> None:
