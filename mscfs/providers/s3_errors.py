@@ -33,6 +33,7 @@ _REFUSED = (AccessDeniedError, "the store refused the credentials")
 _EXPIRED = (AccessDeniedError, "the credentials have expired")
 _ELSEWHERE = (StoreMissingError, "the bucket is in another region: set region_name")
 _DAMAGED = (IntegrityError, "the store received other bytes than were sent")
+_QUOTA = (QuotaExceededError, "the store's quota is used up")
 _CONFLICT = (StoreUnavailableError, "another writer is at the same object")
 
 _BY_CODE: dict[str, _Meaning] = {
@@ -62,7 +63,7 @@ _BY_CODE: dict[str, _Meaning] = {
     "OperationAborted": _CONFLICT,
     "PermanentRedirect": _ELSEWHERE,
     "PreconditionFailed": (VersionMismatchError, "the object has changed"),
-    "QuotaExceeded": (QuotaExceededError, "the store's quota is used up"),
+    "QuotaExceeded": _QUOTA,
     "RequestLimitExceeded": _THROTTLED,
     "RequestTimeTooSkewed": (AccessDeniedError, "the clock of this machine or of the store is wrong"),
     "RequestTimeout": (StoreTimeoutError, "the store gave up waiting for the request"),
@@ -72,6 +73,7 @@ _BY_CODE: dict[str, _Meaning] = {
     "TokenRefreshRequired": _EXPIRED,
     "XAmzContentChecksumMismatch": _DAMAGED,
     "XAmzContentSHA256Mismatch": _DAMAGED,
+    "XMinioAdminBucketQuotaExceeded": _QUOTA,
     "XMinioStorageFull": (NoSpaceError, "the store is full"),
 }
 _BY_STATUS: dict[int, _Meaning] = {

@@ -25,7 +25,9 @@ from mscfs.errors import (
     AlreadyExistsError,
     ConfigError,
     IntegrityError,
+    NoSpaceError,
     NotFoundError,
+    QuotaExceededError,
     StorageError,
     StoreMissingError,
     StoreTimeoutError,
@@ -680,6 +682,8 @@ def test_R5_an_answer_that_breaks_off_is_an_error_and_never_short(
         (400, "RequestTimeout", StoreTimeoutError),
         (400, "BadDigest", IntegrityError),
         (400, "SomethingNew", StorageError),
+        (400, "XMinioAdminBucketQuotaExceeded", QuotaExceededError),
+        (403, "QuotaExceeded", QuotaExceededError),
         (403, "RequestTimeTooSkewed", AccessDeniedError),
         (403, "", AccessDeniedError),
         (404, "NoSuchKey", NotFoundError),
@@ -691,9 +695,10 @@ def test_R5_an_answer_that_breaks_off_is_an_error_and_never_short(
         (429, "", StoreUnavailableError),
         (500, "InternalError", StoreUnavailableError),
         (503, "SlowDown", StoreUnavailableError),
+        (507, "XMinioStorageFull", NoSpaceError),
     ],
 )
-def test_what_the_store_says_in_our_words(status: int, code: str, kind: type[StorageError]) -> None:
+def test_W1_what_the_store_says_in_our_words(status: int, code: str, kind: type[StorageError]) -> None:
     told, message = from_status(status, f"<Error><Code>{code}</Code><Message>AKIASECRET</Message></Error>")
     assert told is kind
     assert "SECRET" not in message
