@@ -84,7 +84,9 @@ class Call:
             if self.on_page is not None:
                 self.on_page(part.page)
         elif isinstance(part, Slow):
-            if self.on_slow is not None:
+            if self.is_cancelled:
+                self.cancel()  # once more: now that it is slow nobody may have to wait for its thread
+            elif self.on_slow is not None:
                 self.on_slow(part.store, part.tried)
         elif self.on_arrival is not None and part.size > self.arrived:
             self.arrived = part.size

@@ -87,6 +87,23 @@ async def test_R9_a_stalled_store_holds_up_neither_the_second_request_nor_those_
         assert (await fetch(pool, "other", other, 0, CHUNKS)).seconds > 0
 
 
+async def test_R9_what_was_given_up_before_it_was_slow_holds_up_those_after_it_no_longer_than_that(pair):
+    """Of a directory that is silent it would hold them up for ever, and each of them could do so."""
+    version, other = pair.put("k"), pair.put("other")
+    hold = pair.near.hold("k")
+    async with running(pair.pool(fetch_threads=1)) as pool:
+        pool.tell(Stores((), {"near": Waits(0.5, (0.5, 0.5, 0.5))}))
+        stalled = Fetched(pool, "k", version, 0, CHUNKS)
+        await hold.arrival()
+        stalled.started.cancel()
+        with trio.fail_after(60):
+            assert (await fetch(pool, "other", other, 0, CHUNKS, ROOM)).source == "near"
+        assert not stalled.ends
+        hold.end()
+        with pytest.raises(Exception, match="given up"):
+            await stalled.summary()
+
+
 async def test_R9_what_a_store_did_is_told_at_once_and_a_store_that_is_down_is_asked_by_no_worker(pair):
     versions = {key: pair.put(key) for key in "abcd"}
     pair.near.fail("a")
