@@ -75,19 +75,16 @@ class Hedging:
         """There may be memory for second attempts by now. Raises nothing."""
         for race in list(self._crowded):
             self._crowded.pop(race, None)
-            try:
-                self.slow(race)
-            except Exception:
-                log.exception("a bug in a second request: the mount goes on with the first")
+            self._help(race)
             if race in self._crowded:
                 self._crowded.move_to_end(race, last=False)
                 return  # no more memory: it is the first again, and the others wait on
 
     def store_is_down(self, profile: str) -> None:
-        """Nobody need wait for this store any longer."""
+        """Nobody need wait for this store any longer. Raises nothing."""
         for race in list(self._slow):
             if race.slow_store == profile:
-                self.slow(race)
+                self._help(race)
 
     def over(self, race: Race, *, second_won: bool) -> None:
         """A fetch is over."""
@@ -97,6 +94,12 @@ class Hedging:
             self.won += 1
             store = self._sources[race.slow_store]
             store.health.failed(StoreUnavailableError("another store was faster", store=race.slow_store))
+
+    def _help(self, race: Race) -> None:
+        try:
+            self.slow(race)
+        except Exception:
+            log.exception("a bug in a second request: the mount goes on with the first")
 
     def _has_other(self, race: Race) -> bool:
         useless = {race.slow_store, *race.lacking}

@@ -412,6 +412,29 @@ async def test_R9_a_store_that_was_down_a_moment_ago_gets_no_patience():
         assert not r.near.health.healthy, "it failed again: that is enough"
 
 
+async def test_L3_a_second_request_that_cannot_be_made_when_a_store_is_down_is_not_the_end_of_the_mount(monkeypatch):
+    """It would be raised in trio itself, where `Outlook.refresh` is called."""
+    async with racing() as r:
+        numbers = [await r.read(key) for key in ("one", "two")]
+        first, second = r.transport.fetches
+        r.hedging._allowance = 0
+        for fetch in (first, second):
+            fetch.slow("near", ())
+        real = r.transport.start_fetch
+        monkeypatch.setattr(
+            r.transport, "start_fetch", lambda key, *_, **how: 1 / (key != "one") and real(key, *_, **how)
+        )
+        r.near.health.open("a test")
+        r.hedging.store_is_down("near")
+        [third] = r.transport.fetches[2:]
+        assert third.key == "two"
+        for fetch in (first, third):
+            fetch.end()
+        await settle()
+        assert [r.reads.answers[number] for number in numbers] == [expected("one"), expected("two")]
+        second.give_up()
+
+
 async def test_a_second_request_that_cannot_be_made_leaves_the_first(monkeypatch):
     async with racing() as r:
         number = await r.read()
