@@ -349,9 +349,13 @@ class Worker:
         """Kill a process that does not start, or has stopped answering."""
         with trio.move_on_after(START_SECONDS):
             await self._up.wait()
-        while self.is_ready and trio.current_time() - self._last_heard < SILENCE_SECONDS:
+        unanswered = 0
+        # Not by the clock: this process may be the one that was stopped.
+        while self.is_ready and unanswered * PING_SECONDS < SILENCE_SECONDS:
+            heard = self._last_heard
             self._send(Ping())
             await trio.sleep(PING_SECONDS)
+            unanswered = 0 if self._last_heard > heard else unanswered + 1
         logger.error("%s does not answer and is killed", self._settings.name)
         process.kill()
         await trio.sleep_forever()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -690,6 +691,34 @@ async def test_a_frozen_worker_is_killed_and_replaced(store, cache, memory, monk
         await fetch(pool, "a", version)
         assert whole(cache, "a", version) == CONTENT
         assert process_of(pool.fetchers) != frozen
+
+
+async def test_workers_are_not_killed_for_the_time_in_which_the_daemon_itself_was_stopped(memory, mock_clock):
+    alive = worker.Worker(SimpleNamespace(name="a"), memory, on_finished=None, on_death=None, on_trouble=None)
+    killed, answers = [], True
+
+    def send(message):
+        if answers:
+            alive._last_heard = trio.current_time() + 0.001
+
+    async def pass_by(seconds):
+        mock_clock.jump(seconds)
+        await trio.testing.wait_all_tasks_blocked()
+
+    alive._send = send
+    alive._up.set()
+    process = SimpleNamespace(kill=lambda: killed.append(trio.current_time()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alive._watch, process)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3):
+            await pass_by(10 * worker.SILENCE_SECONDS)
+        assert not killed
+        answers, began = False, trio.current_time()
+        while not killed:
+            await pass_by(worker.PING_SECONDS)
+        assert killed[0] - began <= worker.SILENCE_SECONDS + worker.PING_SECONDS
+        nursery.cancel_scope.cancel()
 
 
 async def test_leaving_the_pool_closes_the_stores_and_ends_the_processes(store, cache, memory, monkeypatch):
