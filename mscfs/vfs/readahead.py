@@ -84,11 +84,6 @@ class ReadAhead:
     def __init__(self) -> None:
         self._windows: list[Window] = []
 
-    @property
-    def is_active(self) -> bool:
-        """Whether there was any read since `rest`."""
-        return bool(self._windows)
-
     def window(self, offset: int, end: int) -> Window | None:
         """The window of the stream that a read from `offset` to `end` goes on with; None for the first of a stream."""
         windows = self._windows

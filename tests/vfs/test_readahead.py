@@ -34,9 +34,7 @@ def read(ahead, offset, size=READ, *, stalled=False, limit=LIMIT):
 
 def test_a_first_read_asks_for_nothing_and_the_second_for_the_first_window():
     ahead = ReadAhead()
-    assert not ahead.is_active
     assert read(ahead, 0) is None
-    assert ahead.is_active
     assert read(ahead, READ) == (2 * READ, 2 * READ + FIRST_WINDOW)
 
 
@@ -214,7 +212,6 @@ def test_a_window_begins_anew_after_a_rest():
     ahead = ReadAhead()
     read(ahead, 0)
     ahead.rest()
-    assert not ahead.is_active
     assert read(ahead, READ) is None
 
 
