@@ -66,6 +66,10 @@ PREPARE_AFTER = 0.3
 IDLE_TASKS = 64
 """Of pyfuse3: making a task for each request that has to wait costs more than to keep it."""
 
+MOST_TASKS = 512
+"""Requests at once. Each may wait for a store that does not answer, and those behind them are not even looked at. A
+write that waits holds its data twice, in memory that nobody counts: so there is a limit."""
+
 
 @dataclass(frozen=True)
 class MountRequest:
@@ -283,7 +287,7 @@ async def _answer(mount: Mount, announce: Callable[[str], None], shutdown_timeou
         ended = trio.Event()
 
         async def main_loop() -> None:
-            await pyfuse3.main(min_tasks=IDLE_TASKS)
+            await pyfuse3.main(min_tasks=IDLE_TASKS, max_tasks=MOST_TASKS)
             ended.set()
             mount.stop()
 
