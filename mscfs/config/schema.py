@@ -13,6 +13,9 @@ from mscfs.config.check import STRICT
 from mscfs.config.units import parse_address, parse_duration, parse_size
 from mscfs.config.values import MIB
 
+_LONGEST_DURATION = 10 * 365 * 86_400.0
+"""Seconds. More is a slip, and would overflow what clocks count in."""
+
 
 def _cache_size(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch("[0-9]+[MGT]", value, re.IGNORECASE) and (size := parse_size(value)):
@@ -30,10 +33,12 @@ def _size(value: Any) -> int:
 
 def _duration(value: Any) -> float:
     if isinstance(value, str):
-        return parse_duration(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
-        return float(value)
-    raise ValueError("must be a duration such as 60, 60s, 250ms, 5m or 1h")
+        value = parse_duration(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise ValueError("must be a duration such as 60, 60s, 250ms, 5m or 1h")
+    if value > _LONGEST_DURATION:
+        raise ValueError("must be at most ten years")
+    return float(value)
 
 
 def _mode(value: Any) -> int:

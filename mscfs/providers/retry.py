@@ -33,6 +33,9 @@ from mscfs.types import CLAIM_KEY, ByteRange, ObjectMetadata, Version
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_PAUSE = 3600.0
+"""Seconds, however many attempts double it."""
+
 Answer = TypeVar("Answer")
 Sleep = Callable[[float], None]
 
@@ -311,9 +314,11 @@ class RetryingProvider(StorageProvider):
         return present if not present.content_length and (present.metadata or {}).get(CLAIM_KEY) == claim else None
 
     def _pauses(self) -> Iterator[float]:
-        for number in range(self._retry.attempts - 1):
-            pause = self._retry.delay * self._retry.backoff_multiplier**number
+        pause = self._retry.delay
+        for _ in range(self._retry.attempts - 1):
+            pause = min(pause, _LONGEST_PAUSE)
             yield pause * random.uniform(0.5, 1)  # noqa: S311 - chance that spreads load, not a secret
+            pause *= self._retry.backoff_multiplier
 
     def _wait_or_raise(self, error: StorageError, pauses: Iterator[float], *, reading: bool) -> None:
         """Called while `error` is handled."""

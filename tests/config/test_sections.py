@@ -192,6 +192,8 @@ def test_R2_metadata_ttl_may_be_zero() -> None:
         ("metadata_ttl", True, "must be a duration"),
         ("metadata_ttl", float("inf"), "must be a duration"),
         ("metadata_ttl", None, "must be a duration"),
+        ("store_timeout", 1e14, "must be at most ten years"),
+        ("store_timeout", "9" * 400, "must be a duration"),
         ("read_deadline", 0, "must be at least 100ms"),
         ("store_timeout", "50ms", "must be at least 100ms"),
         ("memory_limit", 0.5, "must be a size in whole units"),

@@ -230,6 +230,15 @@ class TestPatience:
         for pause, most in zip(pauses, (2.0, 6.0, 18.0), strict=True):
             assert most / 2 <= pause <= most
 
+    @pytest.mark.parametrize("delay", [0.0, 1.0, 1e300])
+    def test_however_many_attempts_a_pause_is_an_hour_at_most(self, delay: float) -> None:
+        pauses: list[float] = []
+        inner = LossyProvider(before=first_times("head", times=9999))
+        with pytest.raises(StoreUnavailableError):
+            RetryingProvider(inner, RetryConfig(2000, delay, 2.0), sleep=pauses.append).head("k")
+        assert len(pauses) == 1999
+        assert max(pauses) <= 3600
+
     def test_one_attempt_is_no_repetition(self) -> None:
         inner = LossyProvider(before=first_times("head"))
         with pytest.raises(StoreUnavailableError):
