@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import stat
+from collections import Counter
 from collections.abc import Callable
 
 import trio
@@ -52,6 +53,8 @@ class Homing:
         self._on_wishes = on_wishes
         self._kept = trio.Event()
         self._given_up: set[int] = set()
+        self._failures: Counter[int] = Counter()
+        """How often the primary did not take a content: what it takes goes before what it does not."""
 
     def kept(self) -> None:
         """The upload of a file failed for good, and its content is in nobody's hands."""
@@ -72,17 +75,20 @@ class Homing:
         if self._namespace.is_down:
             return True
         try:
-            for content in await self._run_blocking(left_behind, self._journal):
-                # What other processes left behind has an order among their other changes: a recovery's affair.
-                is_ours = content.staging.parent == self._area.directory and content.id not in self._given_up
-                if is_ours and not content.problem and not await self._is_settled(content):
-                    return True
+            contents = await self._run_blocking(left_behind, self._journal)
         except StorageError as error:
-            if error.store == self._manager.profile:
-                self._manager.primary_source.failed(error)
             log.info("what failed at close() waits: %s", error)
             return True
-        return False
+        is_left = False
+        for content in sorted(contents, key=lambda content: self._failures[content.id]):
+            # What other processes left behind has an order among their other changes: a recovery's affair.
+            is_ours = content.staging.parent == self._area.directory and content.id not in self._given_up
+            # Whoever has to wait, perhaps for long, keeps no other from going.
+            if is_ours and not content.problem and not await self._is_settled(content):
+                is_left = True
+                if self._namespace.is_down:
+                    break
+        return is_left
 
     async def _is_settled(self, content: PendingUpload) -> bool:
         inode = self._inode(content.key)
@@ -94,8 +100,12 @@ class Homing:
                 written = await self._run_blocking(settle_upload, self._manager, self._journal, content)
         except InOtherHandsError:
             return True
-        except StorageError:
-            raise
+        except StorageError as error:
+            if error.store == self._manager.profile:
+                self._manager.primary_source.failed(error)
+            self._failures[content.id] += 1
+            log.info("%s, which could not be uploaded at close(), waits: %s", content.key, error)
+            return False
         except Exception:
             log.exception("a bug in settling %s: it stays for the next mount", content.key)
             self._given_up.add(content.id)

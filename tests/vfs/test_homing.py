@@ -307,3 +307,29 @@ async def test_W4_what_went_home_while_its_name_was_used_anew_is_in_nobody_s_way
         go_on.set()
         kind = {"file": stat.S_ISREG, "link": stat.S_ISLNK, "directory": stat.S_ISDIR}[made]
         assert kind((await walk(w.fs, "a")).mode)
+
+
+@pytest.mark.parametrize("waits_for", ["a program", "the store"])
+async def test_W4_content_that_has_to_wait_keeps_no_other_from_going_home(tmp_path, autojump_clock, waits_for):
+    async with running(tmp_path, objects=True) as w:
+        await write_file(w.fs, ROOT, "a", b"old")
+        store = switch(w, on=False, known=True)
+        await write_in_vain(w, "a", b"waits")
+        await write_in_vain(w, "b", b"goes")
+        if waits_for == "a program":
+            handle, _ = await w.fs.open((await walk(w.fs, "a")).number, os.O_WRONLY | os.O_TRUNC)
+            await w.fs.write(handle, 0, b"begun")
+        else:
+            real = store.inner.put
+
+            def put(key: str, *arguments: object, **named: object) -> object:
+                if key == "a":
+                    raise StoreUnavailableError("this one is not taken", store="data")
+                return real(key, *arguments, **named)
+
+            store.inner.put = put
+        for _ in range(2):
+            switch(w, on=True)  # a probe finds that it answers
+            await trio.sleep(2 * FIRST_PAUSE)
+        assert on_primary(w, "b") == b"goes"
+        assert [key for key, _ in left(w)] == ["a"]
