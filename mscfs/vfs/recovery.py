@@ -109,7 +109,7 @@ class Recovery:
         return self.is_ending or not self._left
 
     def step(self) -> bool:
-        """Settle one thing; False when the primary is down: try again when it is back.
+        """Settle one thing; False when the primary is down: try again when it is back, the others first.
 
         What fails for another reason stays for the next mount.
         """
@@ -123,6 +123,8 @@ class Recovery:
                     if not self._is_waiting:
                         log.warning("%s cannot be settled before the primary answers: %s", work.key, error)
                     self._is_waiting = True
+                    # It may be in trouble with this one alone, which must not keep all others waiting.
+                    self._left = _first_last(self._left)
                     return False
             log.warning("%s cannot be settled now, it stays for the next mount: %s", work.key, error)
         except Exception:
@@ -157,15 +159,27 @@ class Recovery:
 
 def _in_order(uploads: list[_Work], changes: list[_Work]) -> list[_Work]:
     """Names are settled first, as programs wait for them: all but those that an upload has to do with."""
-    first, last = [], []
-    taken = {upload.key for upload in uploads}
-    for change in changes:
-        if any(_overlap(name, key) for name in change.names for key in taken):
-            last.append(change)
-            taken.update(change.names)
-        else:
-            first.append(change)
+    first, last = _apart(changes, {upload.key for upload in uploads})
     return [*first, *uploads, *last]
+
+
+def _first_last(works: list[_Work]) -> list[_Work]:
+    """The first one goes to the end, and in its order all that has to come after it."""
+    others, later = _apart(works[1:], {*works[0].names, works[0].key})
+    return [*others, works[0], *later]
+
+
+def _apart(works: list[_Work], taken: set[str]) -> tuple[list[_Work], list[_Work]]:
+    """Those that have nothing to do with the names that are taken, nor with such as do; and the rest, in order."""
+    free, rest = [], []
+    for work in works:
+        names = {*work.names, work.key}
+        if any(_overlap(name, key) for name in names for key in taken):
+            rest.append(work)
+            taken.update(names)
+        else:
+            free.append(work)
+    return free, rest
 
 
 def _overlap(name: str, other: str) -> bool:

@@ -13,7 +13,7 @@ from mscfs.journal import Journal, process_token
 from mscfs.replicas.manager import ReplicaManager
 from mscfs.store import open_store
 from mscfs.types import Version
-from mscfs.vfs.recovery import NOT_CLOSED, NOT_KNOWN, adopt
+from mscfs.vfs.recovery import NOT_CLOSED, NOT_KNOWN, Recovery, adopt
 from mscfs.vfs.staging_log import Staged, StagingLog
 from tests.vfs.inline import make_config
 from tests.vfs.recovering import recover
@@ -210,3 +210,35 @@ def test_W4_a_broken_local_disk_is_told_and_does_not_keep_the_rest_from_being_se
     left.recover()
     assert manager.primary.head("whole").content_length == 3
     assert "the disk is broken" in caplog.text
+
+
+def test_W4_what_the_primary_does_not_take_keeps_nothing_else_from_being_settled(left, manager, monkeypatch):
+    """But for what has to do with it: that keeps its place behind it."""
+    left.file("1", b"poison", "writing", "sending", key="d/poison")
+    left.file("2", b"data", "writing", "sending", key="other")
+    left.end()
+    manager.primary.put("x", b"x")
+    for source, target in (("d/poison", "d/p"), ("x", "y")):
+        left.journal.begin_rename(source, target, manager.primary.head("x").version)
+    monkeypatch.setattr("mscfs.journal.journal.is_alive", lambda _: False)
+    real = manager.primary.put
+
+    def put(key: str, *arguments: object, **named: object) -> object:
+        if key == "d/poison":
+            raise StoreUnavailableError("this one is not taken", store="data")
+        return real(key, *arguments, **named)
+
+    monkeypatch.setattr(manager.primary, "put", put)
+    recovery = Recovery(manager, left.journal, left.staging)
+    recovery.begin()
+    for _ in range(5):
+        recovery.step()
+    assert manager.primary.head("other").content_length == 4
+    assert [rename.source for rename in left.journal.renames()] == ["d/poison"]
+    assert (recovery.left, recovery.unsettled.concerns("x")) == (2, False)
+    assert recovery.unsettled.concerns("d/p")
+    monkeypatch.setattr(manager.primary, "put", real)
+    while not recovery.is_over:
+        assert recovery.step()
+    assert manager.primary.head("d/poison").content_length == 6
+    assert left.journal.renames() == []
