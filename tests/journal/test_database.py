@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import resource
@@ -138,6 +139,15 @@ class TestAlive:
         pid, start, boot = process_token().split("-")
         assert not is_alive(f"{pid}-{int(start) + 1}-{boot}")
         assert not is_alive(f"{pid}-{start}-{boot[::-1]}x")
+
+    def test_nobody_s_rows_are_taken_while_it_cannot_be_seen_who_is_alive(self, monkeypatch) -> None:
+        def without_descriptors(_: Path) -> str:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        token = process_token()
+        monkeypatch.setattr(Path, "read_text", without_descriptors)
+        assert is_alive(token)
+        assert not is_alive("")
 
 
 class TestTrouble:
