@@ -200,8 +200,13 @@ class Operations(pyfuse3.Operations):
         handle, _, attributes = await self._filesystem.create(
             parent_inode, to_name(name), mode & ~ctx.umask & 0o7777, os.O_WRONLY | os.O_EXCL, _owner(ctx)
         )
-        await self._filesystem.flush(handle)
-        await self._filesystem.release(handle)
+        try:
+            await self._filesystem.flush(handle)
+        except BaseException:
+            self._filesystem.forget(attributes.number, 1)  # the kernel is not told of it
+            raise
+        finally:
+            await self._filesystem.release(handle)
         return to_entry(attributes)
 
     @guarded

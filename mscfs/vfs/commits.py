@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from mscfs.errors import StorageError
+from mscfs.errors import StorageError, StoreUnavailableError
 from mscfs.journal import FinishedUpload, Journal
 from mscfs.vfs.transport import RunBlocking
 
@@ -73,6 +73,11 @@ class Commits:
             log.exception("a bug in the journal")
             for waiting in batch:
                 waiting.error = StorageError(f"internal error: {type(error).__name__}")
+        except trio.Cancelled:
+            # The mount ends: whether it came to the disk nobody knows, and nobody may be told that it did (W2).
+            for waiting in batch:
+                waiting.error = StoreUnavailableError("the mount ended before the journal was written")
+            raise
         finally:
             for waiting in batch:
                 waiting.written.set()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from types import SimpleNamespace
 
+import pyfuse3
 import pytest
 import trio
 
 from mscfs.errors import NoSpaceError, StoreUnavailableError
+from mscfs.fuse.operations import Operations
+from mscfs.fuse.requests import RequestCounts
 from mscfs.journal import FinishedUpload, Journal
+from mscfs.vfs.commits import Commits
 from mscfs.vfs.filesystem import Change
 from mscfs.vfs.inodes import ROOT
 from mscfs.vfs.staging_log import LOG, Staged, StagingLog, read_log
@@ -454,3 +460,39 @@ async def test_W5_an_upload_whose_answer_was_lost_is_no_conflict_when_the_file_i
         await w.fs.release(handle)
         assert w.parts.manager.primary.get("a").read_all() == b"two!"
         assert w.parts.journal.uploads() == []
+
+
+async def test_L4_a_file_that_mknod_could_not_bring_home_keeps_no_handle(tmp_path):
+    async with world(tmp_path, objects=True) as w:
+
+        async def refuse(what: str, *_: object) -> None:
+            if what == "upload":
+                raise StoreUnavailableError("down", store="data")
+
+        w.transport.before = refuse
+        operations = Operations(w.fs, None, RequestCounts(), read_only=False)
+        caller = SimpleNamespace(umask=0o022, uid=ME.uid, gid=ME.gid)
+        inodes = len(w.parts.namespace.table)
+        with pytest.raises(pyfuse3.FUSEError):
+            await operations.mknod(ROOT, b"a", stat.S_IFREG | 0o644, 0, caller)
+        await operations.unlink(ROOT, b"a", caller)
+        assert (len(w.fs.handles), len(w.parts.namespace.table)) == (0, inodes)
+
+
+async def test_W2_a_commit_that_the_end_of_the_mount_cut_short_is_told_to_nobody_as_done(tmp_path):
+    begun = trio.Event()
+
+    async def never(*_: object) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    async def write(commits: Commits) -> None:
+        with pytest.raises(StoreUnavailableError):
+            await commits.write(FinishedUpload(None))
+
+    journal = Journal(tmp_path / "journal.db")
+    async with trio.open_nursery() as waiting, trio.open_nursery() as background:
+        waiting.start_soon(write, Commits(journal, background, never))
+        await begun.wait()
+        background.cancel_scope.cancel()
+    journal.close()
