@@ -100,6 +100,9 @@ def is_empty(path: Path) -> bool:
 
 
 def _busy(path: Path, kind: str) -> str:
+    if kind == "autofs":
+        # The kernel lets only the process group of the automounter look below it, and the daemon has its own.
+        return f"{path} is an automount point, where mscfs cannot mount: leave `x-systemd.automount` out of fstab"
     if kind != MSCFS_TYPE:
         return f"{path} is already a mount point ({kind}): choose another directory, or unmount it first"
     record = registry.find(path)

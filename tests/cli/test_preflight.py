@@ -107,6 +107,13 @@ def test_L1_a_mount_of_another_kind_is_left_alone_even_dead(tmp_path, mounted):
     assert gone == []
 
 
+def test_L1_an_automount_point_is_refused_with_what_to_do(tmp_path, mounted):
+    gone = mounted(tmp_path, "autofs", "answers")
+    with pytest.raises(MountError, match=r"is an automount point, .* leave `x-systemd.automount` out"):
+        preflight.check_mountpoint(tmp_path)
+    assert gone == []
+
+
 def test_L1_what_a_killed_mount_left_is_detached(tmp_path, mounted):
     gone = mounted(tmp_path, "fuse.mscfs", "dead")
     assert preflight.check_mountpoint(tmp_path) == tmp_path
