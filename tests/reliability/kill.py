@@ -49,6 +49,8 @@ TRIGGERS = ["time", "time", "time", "stream", "close", "rename", "fsync", "unlin
 """When to kill: after a random time, or when a writer is in that stage."""
 DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENODEV}
 """What a call is told whose daemon died."""
+LOG_LINES = 200
+"""Of the mounts' log, printed when something was lost."""
 IDLE_SHARE = 20
 """Of so many cycles one may find all writers between two calls, as on a starved machine; it is made up for."""
 
@@ -300,6 +302,9 @@ def main() -> int:
             figures = run(
                 root, primary, cycles=asked.cycles, seed=asked.seed, drain_every=10, seconds=asked.seconds, tell=True
             )
+            if figures.losses:
+                for log in sorted(root.rglob("*.log")):
+                    print(f"the end of {log.name}:", *log.read_text(errors="replace").splitlines()[-LOG_LINES:], sep="\n")
     print(figures)
     return 1 if figures.losses else 0
 
