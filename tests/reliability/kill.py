@@ -304,7 +304,8 @@ def main() -> int:
             )
             if figures.losses:
                 for log in sorted(root.rglob("*.log")):
-                    print(f"the end of {log.name}:", *log.read_text(errors="replace").splitlines()[-LOG_LINES:], sep="\n")
+                    lines = log.read_text(errors="replace").splitlines()
+                    print(f"the end of {log.name}:", *lines[-LOG_LINES:], sep="\n")
     print(figures)
     return 1 if figures.losses else 0
 
