@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -130,6 +131,9 @@ def race(*calls: Callable[[], T]) -> list[T | StorageError]:
 
 
 class ReadContract:
+    replaced_midway: tuple[type[StorageError], ...] = ()
+    """What a read may be told whose version is replaced while it goes on from one source to the next."""
+
     def test_get_gives_the_whole_object_and_its_metadata(self, provider: StorageProvider) -> None:
         provider.put("a/b", BODY)
         with provider.get("a/b") as answer:
@@ -227,8 +231,10 @@ class ReadContract:
         with ThreadPoolExecutor(1) as pool:
             writer = pool.submit(write)
             while not done.is_set():
-                assert body(provider, "k") in contents
+                with suppress(*self.replaced_midway):
+                    assert body(provider, "k") in contents
             writer.result()
+        assert body(provider, "k") == contents[1]
 
     def test_head_has_no_directories(self, provider: StorageProvider) -> None:
         provider.put("d/x", b"1")

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mscfs.errors import NotFoundError, StoreTimeoutError, StoreUnavailableError
+from mscfs.errors import (
+    IntegrityError,
+    NotFoundError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
 from mscfs.providers.base import StorageProvider
 from tests.providers.contract import BODY, ProviderContract
 from tests.replicas.stores import Stores
@@ -99,6 +105,8 @@ class TestReplicasServeAndDeletesArePropagated(_Served):
 
 class TestReplicasBreakOff(_Served):
     """The first replica delivers one byte of everything."""
+
+    replaced_midway = (VersionMismatchError, IntegrityError)
 
     @pytest.fixture
     def provider(self, tmp_path: Path) -> StorageProvider:
