@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 pytest.register_assert_rewrite("tests.providers.contract")
@@ -19,6 +20,10 @@ pytest_plugins = [
     "tests.emulators.s3",
     "tests.secret_scan",
 ]
+
+# How quick a machine is tells nothing of a property.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _LEAKING_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "STORAGE_EMULATOR", "MSC_", "MSCFS_")
 _SYSTEMD_DIRECTORIES = ("STATE_DIRECTORY", "CACHE_DIRECTORY", "RUNTIME_DIRECTORY")

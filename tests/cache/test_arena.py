@@ -210,12 +210,12 @@ class ArenaModel(RuleBasedStateMachine):
         assert self.arena.resident == len(self.touched) * UNIT
 
 
-ArenaModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+ArenaModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestL4ArenaAgainstAModel = ArenaModel.TestCase
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_L4_after_everything_is_freed_in_any_order_everything_can_be_had_in_one_piece(sizes, random):
     memory = SharedMemory(16 * UNIT)
     arena = Arena(memory)

@@ -149,7 +149,7 @@ def _secretive(secret: str) -> dict[str, Any]:
     }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(secrets)
 def test_L5_no_secret_is_shown_logged_or_printed(tmp_path: Path, secret: str) -> None:
     path = write(tmp_path / "c.yaml", yaml.safe_dump(_secretive(secret), allow_unicode=True))
@@ -172,7 +172,6 @@ def _output(arguments: list[str]) -> str:
     return f"{result.output} {result.exception}"
 
 
-@settings(deadline=None)
 @given(secrets, st.sampled_from(["secret_key", "access_key", "session_token"]), st.data())
 def test_L5_no_secret_is_told_by_an_error_beside_it(secret: str, name: str, data: st.DataObject) -> None:
     """Typos in names, wrong types, missing braces: the line that is told never holds the value."""
@@ -196,7 +195,7 @@ def test_L5_no_secret_is_told_by_an_error_beside_it(secret: str, name: str, data
     assert marker not in told
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(secrets, st.sampled_from(["{k: v}", "'", '"', "{", "[", "*", "&", "!", "%", "@", "`", ": ", "\t", "- "]))
 def test_L5_no_secret_is_told_by_a_syntax_error(tmp_path: Path, secret: str, noise: str) -> None:
     one_line = secret.replace("\n", " ")

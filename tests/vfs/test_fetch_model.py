@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mscfs.cache.chunks import ChunkCache
@@ -220,13 +220,13 @@ def test_R1_R5_L4_every_byte_is_right_in_a_long_run_with_a_cache_on_disk_that_fo
 
 
 @given(st.lists(steps, min_size=10, max_size=60), st.integers(1, 24))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_R1_R5_L4_every_byte_is_right_whatever_the_order(script, units):
     trio.run(play, script, units, None)
 
 
 @given(st.lists(steps, max_size=40), st.integers(4, 24), st.integers(4, 40))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 def test_R1_R5_L4_every_byte_is_right_with_a_cache_on_disk_that_forgets(script, units, kept):
     with (
         tempfile.TemporaryDirectory() as directory,

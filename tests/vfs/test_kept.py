@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mscfs.vfs.kept import NOTHING, Kept, read_kept, with_kept, without_attributes, without_content_keys
 from mscfs.vfs.kept_xattrs import check_room, read_xattrs, with_xattrs
 
-FEW = settings(max_examples=30, deadline=None, derandomize=True)
+FEW = settings(max_examples=30, derandomize=True)
 NS = 1_500_000_000_123_456_789
 
 
