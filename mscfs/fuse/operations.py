@@ -78,7 +78,9 @@ QUIET = frozenset(
 
 
 def _log_failure(name: str, error: OSError) -> None:
-    if error.errno not in QUIET:
+    # The kernel looks a name that cannot be opened for that anew, and opens what it finds then.
+    is_tried_again = name == "open" and error.errno == errno.ESTALE
+    if error.errno not in QUIET and not is_tried_again:
         log.warning("%s failed with %s: %s", name, errno.errorcode.get(error.errno or 0, "EIO"), error)
 
 

@@ -28,6 +28,9 @@ class Answering:
             raise self._ends_with
         return self._ends_with
 
+    async def open(self, inode, flags):
+        raise self._ends_with
+
 
 @pytest.mark.parametrize(
     ("ends_with", "errors"),
@@ -49,3 +52,12 @@ async def test_every_request_is_counted_however_it_ends(ends_with, errors):
     counts = requests["read"]
     assert (counts.begun, sum(counts.durations), dict(counts.errors)) == (1, 1, errors)
     assert 0 < counts.seconds < 10
+
+
+async def test_a_name_that_the_kernel_looks_up_anew_is_no_warning(caplog):
+    """A busy mount whose files are replaced elsewhere would fill its log."""
+    operations = Operations(Answering(OSError(errno.ESTALE, "replaced")), None, RequestCounts(), read_only=False)
+    for call in (operations.open(1, 0, None), operations.read(1, 0, 4096)):
+        with pytest.raises(pyfuse3.FUSEError):
+            await call
+    assert [record.getMessage() for record in caplog.records] == ["read failed with ESTALE: [Errno 116] replaced"]
