@@ -232,7 +232,12 @@ def test_umount_of_something_else(machine, place, said):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_L2_a_signal_ends_a_mount_in_order(machine, number):
-    machine.mount()
+    # What nohup(1) starts is born with SIGHUP ignored, and so is all that it starts.
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        machine.mount()
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
     (machine.mountpoint / "a").write_text("content")
     [record] = machine.daemons()
     os.kill(record["pid"], number)

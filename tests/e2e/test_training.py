@@ -58,6 +58,11 @@ def mounted(tmp_path: Path, s3_server: Any, gcs_server: Any) -> Iterator[Mounted
     unmount_whatever_is_left(m)
 
 
+def served_by_replicas(status: dict[str, Any]) -> int:
+    """Reads; on a busy machine the second replica answers a second request now and then."""
+    return sum(replica["hits"] for replica in status["replicas"])
+
+
 def store(m: Mounted, profile: str) -> StorageProvider:
     return open_provider(load_config(m.config), profile)
 
@@ -110,7 +115,7 @@ def test_R3_R6_W1_W2_W7_training_from_replicas(mounted: Mounted) -> None:
     training.finish()
     assert last["accuracy"] > 0.9
     after = m.status()
-    assert after["replicas"][0]["hits"] - after_first["replicas"][0]["hits"] >= 2 * IMAGES
+    assert served_by_replicas(after) - served_by_replicas(after_first) >= 2 * IMAGES
     assert after["primary"]["hits"] == after_first["primary"]["hits"]
 
     # The checkpoint: byte for byte on the primary now, on both replicas after drain.
