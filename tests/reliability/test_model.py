@@ -483,6 +483,7 @@ class Mounts(RuleBasedStateMachine):
     def rename(self, at: int, source: str, die_at: int | None) -> None:
         """W7: at once, or not at all."""
         target = NAMES[1 - NAMES.index(source)]
+        self.look_up(at, target)  # it may list the directory, and tell of the source what was not known
         found = self.look_up(at, source)
         if found is None:
             return
