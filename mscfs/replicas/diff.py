@@ -20,8 +20,8 @@ class Difference:
     """One key and how the replica stands: `missing`, `stale`, `fresh`, or `unmatched` (only the replica has it).
 
     `uncertain`: the listings do not tell whether it is stale or fresh; `decide` does. `size` in bytes: of the primary's
-    object, for `unmatched` of the replica's. `wanted` is the primary's version where it has one. `may_be_link`: what it
-    holds tells nothing about it, as a symbolic link is no more than its target.
+    object, for `unmatched` of the replica's. `wanted` is the primary's version where it has one. `may_be_link`: the
+    listings do not tell whether it is a symbolic link, which is no more than its target.
     """
 
     key: str
@@ -79,11 +79,9 @@ def decide(difference: Difference, primary: StorageProvider, replica: Replica) -
 
 def _state(here: ObjectMetadata, there: ObjectMetadata, replica: Replica) -> State:
     if _may_be_link(here) or _may_be_link(there):
-        if not _tells_of_links(here) or not _tells_of_links(there):
-            return "uncertain"
-        if here.symlink_target == there.symlink_target:
-            return "fresh"
-        return "stale"
+        return "uncertain"
+    if here.symlink_target is not None or there.symlink_target is not None:
+        return "fresh" if here.symlink_target == there.symlink_target else "stale"
     if here.content_length != there.content_length:
         return "stale"
     if comparable_hashes(here.content_hash, there.content_hash):
@@ -94,12 +92,8 @@ def _state(here: ObjectMetadata, there: ObjectMetadata, replica: Replica) -> Sta
 
 
 def _may_be_link(listed: ObjectMetadata) -> bool:
-    """Object stores keep a link as an empty object, whose user metadata not every listing tells."""
-    return listed.symlink_target is not None or (not listed.content_length and listed.metadata is None)
-
-
-def _tells_of_links(listed: ObjectMetadata) -> bool:
-    return listed.symlink_target is not None or listed.metadata is not None or listed.content_length > 0
+    """Object stores keep a symbolic link as an empty object, whose user metadata not every listing tells."""
+    return listed.symlink_target is None and not listed.content_length and listed.metadata is None
 
 
 def _objects(provider: StorageProvider, prefix: str) -> Iterator[ObjectMetadata]:
