@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mscfs.errors import MscfsError
 
@@ -51,10 +54,17 @@ def private(path: Path) -> Path:
 
 def write_private(path: Path, text: str) -> None:
     """Give a file this content at once, whatever it was before and whoever else does so; 0600 whatever the umask."""
+    with drafted(path) as writer:
+        writer.write(text.encode())
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, 0600, that takes its name at the end of the context, and is gone when that fails. Raises OSError."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w") as writer:
-            writer.write(text)
+        with os.fdopen(descriptor, "wb") as writer:
+            yield writer
         Path(draft).replace(path)
     except BaseException:
         Path(draft).unlink(missing_ok=True)

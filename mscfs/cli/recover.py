@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from mscfs.cli.mount import ConfigFile
 from mscfs.cli.program import examples, note, what_failed
 from mscfs.cli.status_view import human_size
 from mscfs.config.load import load_config
-from mscfs.directories import state_directory
+from mscfs.directories import drafted, state_directory
 from mscfs.errors import MscfsError, NotFoundError, StorageError, UsageError
 from mscfs.journal import Journal, PendingUpload
 from mscfs.printable import printable
@@ -331,16 +330,10 @@ def _move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        descriptor, draft = tempfile.mkstemp(dir=target.parent)
-        try:
-            with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
-                shutil.copyfileobj(reader, writer)
-                writer.flush()
-                os.fsync(descriptor)
-            Path(draft).replace(target)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        with source.open("rb") as reader, drafted(target) as writer:
+            shutil.copyfileobj(reader, writer)
+            writer.flush()
+            os.fsync(writer.fileno())
         source.unlink()
 
 
