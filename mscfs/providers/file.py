@@ -225,8 +225,7 @@ class FileProvider(StorageProvider):
             for directory in _in_lock_order(from_directory, to_directory):
                 held.enter_context(locked(directory, store=self.profile))
             present = self.head(source)
-            if expected is not None and present.version != expected:
-                raise VersionMismatchError("the file has changed", store=self.profile, key=source)
+            self._check_version(source, present.version, expected)
             replaced = _status(to_directory, _name(target))
             if replaced is not None and stat.S_ISDIR(replaced.st_mode):
                 raise IsADirectoryKeyError("is a directory", store=self.profile, key=target)
@@ -272,8 +271,7 @@ class FileProvider(StorageProvider):
                 status = _status(directory, _name(key))
                 if status is None or stat.S_ISDIR(status.st_mode):
                     return
-                if expected is not None and version_of(status) != expected:
-                    raise VersionMismatchError("the file has changed", store=self.profile, key=key)
+                self._check_version(key, version_of(status), expected)
                 os.unlink(_name(key), dir_fd=directory)
                 os.fsync(directory)
 
@@ -316,8 +314,7 @@ class FileProvider(StorageProvider):
             status = os.fstat(place)
             if not stat.S_ISREG(status.st_mode):
                 raise NotFoundError("not a file", store=self.profile, key=key)
-            if expected is not None and version_of(status) != expected:
-                raise VersionMismatchError("the file has changed", store=self.profile, key=key)
+            self._check_version(key, version_of(status), expected)
             with closing(reopen(place, os.O_RDONLY)) as descriptor:
                 self._write_metadata(descriptor, metadata)
             return describe_path(key, place)
@@ -340,8 +337,7 @@ class FileProvider(StorageProvider):
         with self._place(key) as place:
             # The magic link stands for what was opened, also for a symbolic link itself.
             name, status = f"/proc/self/fd/{place}", os.fstat(place)
-            if expected is not None and version_of(status) != expected:
-                raise VersionMismatchError("the file has changed", store=self.profile, key=key)
+            self._check_version(key, version_of(status), expected)
             if uid is not None or gid is not None:
                 os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid)
             if mode is not None and not stat.S_ISLNK(status.st_mode):
@@ -419,6 +415,10 @@ class FileProvider(StorageProvider):
         if key.endswith("/"):
             raise NotFoundError("a directory is no object", store=self.profile, key=key)
         self._check(key)
+
+    def _check_version(self, key: str, present: Version, expected: Version | None) -> None:
+        if expected is not None and present != expected:
+            raise VersionMismatchError("the file has changed", store=self.profile, key=key)
 
     def _draft(self, key: str, expected: Version | None = None) -> Draft:
         """A draft in the key's directory, which is made where it is missing, unless a version is expected there."""
