@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -44,10 +44,7 @@ def probe(path: Path, *, timeout: float) -> Literal["answers", "dead", "hangs"]:
         except OSError as error:
             outcome.append(error)
 
-    # A thread that nobody waits for: a call into a hung file system ends only with the process.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout)
+    in_time(ask, timeout)
     if not outcome:
         return "hangs"
     if outcome[0] is None:
@@ -56,6 +53,16 @@ def probe(path: Path, *, timeout: float) -> Literal["answers", "dead", "hangs"]:
     if outcome[0].errno in {errno.ENOTCONN, errno.ECONNABORTED}:
         return "dead"
     raise outcome[0]
+
+
+def in_time(look: Callable[[], object], timeout: float) -> None:
+    """Wait at most `timeout` seconds for a call into a file system, which must raise nothing.
+
+    One into a file system that hangs ends only with the process: nobody waits for its thread.
+    """
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(timeout)
 
 
 def unmount(path: Path, *, lazy: bool = False) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import threading
 from pathlib import Path
 
-from mscfs.cli.mount_table import MSCFS_TYPE, probe, real_path, unmount
+from mscfs.cli.mount_table import MSCFS_TYPE, in_time, probe, real_path, unmount
 from mscfs.config.values import Config
 from mscfs.directories import state_directory
 from mscfs.errors import MountError
@@ -113,9 +112,7 @@ def _busy(path: Path, kind: str) -> str:
 def _lies_in(path: str, directory: Path) -> bool:
     # A directory that is silent (NFS) keeps whoever looks at it waiting for ever. Then the name has to do.
     found = [os.path.abspath(path)]  # noqa: PTH100 - looks at nothing
-    looking = threading.Thread(target=lambda: found.append(os.path.realpath(path)), daemon=True)
-    looking.start()
-    looking.join(_PROBE_TIMEOUT)
+    in_time(lambda: found.append(os.path.realpath(path)), _PROBE_TIMEOUT)
     return Path(found[-1]).is_relative_to(directory)
 
 
